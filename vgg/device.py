@@ -1,0 +1,113 @@
+"""Where the work runs: the device, the precision that is fast on it, its name and its memory."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KINDS = ("cuda", "mps", "xpu", "cpu")  # in the order of preference
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes the first of cuda, mps, xpu and cpu that this machine has.
+
+    A `ValueError` says what there is where `name` is not.
+    """
+    if name == "auto":
+        return torch.device(next(kind for kind in KINDS if _has(kind)))
+    kind, _, number = name.partition(":")
+    if kind not in KINDS or (number and not number.isdecimal()):
+        raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N, mps or xpu")
+    there = [kind for kind in KINDS if _has(kind)]
+    if kind not in there:
+        raise ValueError(f"this machine has no {kind} device; it has {', '.join(there)}")
+    if number and kind != "cpu" and int(number) >= _count(kind):
+        raise ValueError(f"this machine has {_count(kind)} {kind} device(s); {name} is not one")
+    return torch.device(name)
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+    """`auto` takes the fastest precision that keeps the answers: bf16 where the chip multiplies it
+    natively, fp16 on other GPUs, else fp32."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise ValueError(f"unknown precision {name!r}; choose auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if device.type == "cpu":
+        return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    return torch.float16
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """torch.bfloat16 → `bf16`."""
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls it: `NVIDIA H100`, `CPU (2 cores)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return torch.xpu.get_device_name(device)
+    if device.type == "mps":
+        return f"Apple GPU ({platform.machine()})"
+    return f"CPU ({cpu_cores()} cores)"
+
+
+def cpu_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_used(device: torch.device) -> tuple[int, int]:
+    """(bytes in use, bytes in all): the device's own memory, or this process's on a CPU.
+
+    0 stands for a figure that this system does not tell.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free, total
+    if device.type == "xpu":
+        return torch.xpu.memory_allocated(device), torch.xpu.get_device_properties(0).total_memory
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
+    return _process_memory(), _machine_memory()
+
+
+def _has(kind: str) -> bool:
+    if kind == "cpu":
+        return True
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return getattr(torch, kind).is_available()
+
+
+def _count(kind: str) -> int:
+    return 1 if kind == "mps" else getattr(torch, kind).device_count()
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # avx512 alone is not enough: without its bf16 part every product goes through fp32 and is slow.
+    chip = getattr(torch.cpu, "get_capabilities", dict)()
+    if chip:
+        return bool(chip.get("avx512_bf16") or chip.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _process_memory() -> int:
+    status = Path("/proc/self/statm")
+    if status.is_file():
+        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _machine_memory() -> int:
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0

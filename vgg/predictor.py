@@ -1,0 +1,164 @@
+"""Prediction: pixels in, the k best classes out."""
+
+import copy
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vgg.device import choose_device, choose_precision, device_name, memory_used, precision_name
+from vgg.images import read_image
+from vgg.model import VGG
+from vgg.transforms import needed_side, normalise, to_uint8
+
+Picture = Image.Image | str | Path | bytes | BinaryIO
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The k best classes of one picture, best first. `probs` are in [0, 1]."""
+
+    class_names: tuple[str, ...]
+    probs: tuple[float, ...]
+    indices: tuple[int, ...]
+
+    def to_json(self) -> list[dict[str, str | float]]:
+        """The `top` list of the command line's and the web's JSON."""
+        pairs = zip(self.class_names, self.probs, strict=True)
+        return [{"class": name, "probability": prob} for name, prob in pairs]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a prediction ran on, and what it took. `milliseconds` is for one picture, reading the
+    file not included; `memory` is bytes in use (on a CPU: of this process)."""
+
+    device: str
+    precision: str
+    image_size: int
+    milliseconds: float
+    memory: int
+
+
+class Predictor:
+    """A VGG made ready for fast answers: on its device, in its precision, batch norm folded.
+
+    `model` itself is never changed. `flip` averages each answer with that for the mirror image
+    (Simonyan and Zisserman 2014, section 3.2): a little better, twice the time.
+
+        predictor = Predictor(load_model("starter"))
+        predictor.predict([read_image("photo.jpg")], top_k=3)[0].class_names
+    """
+
+    def __init__(
+        self,
+        model: VGG,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        flip: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        if model.config.num_classes == 0:
+            raise ValueError(
+                "this model is a trunk without a classifier: train it on a folder first"
+            )
+        self.config = model.config
+        self.device = choose_device(device)
+        self.dtype = choose_precision(self.device, precision)
+        self.flip = flip
+        self.batch_size = batch_size
+        self.model = _ready(model, self.device, self.dtype)
+        self.last_run: RunInfo | None = None
+
+    def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
+        """The `top_k` best classes of each picture, in the order given.
+
+        `images`: PIL pictures, or what `read_image` takes. A `top_k` over the class count means
+        all classes; one under 1 is a `ValueError`. An unreadable picture raises `ImageError`.
+        """
+        if isinstance(images, Image.Image | str | Path | bytes) or hasattr(images, "read"):
+            images = [images]
+        return [prediction for batch in self._batches(images, top_k) for prediction in batch]
+
+    def predict_stream(self, images: Iterable[Picture], top_k: int = 5) -> Iterator[Prediction]:
+        """The same, one by one as batches finish: memory stays flat however many there are."""
+        for batch in self._batches(images, top_k):
+            yield from batch
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
+        with torch.inference_mode():
+            x = normalise(pixels.to(self.device), self.config.pretrained_cfg, self.dtype)
+            probs = self._softmax(x)
+            if self.flip:
+                probs = (probs + self._softmax(x.flip(3))) / 2
+            return probs.cpu()
+
+    def _softmax(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.model(x).float() / self.config.temperature, dim=1)
+
+    def prepare(self, images: Sequence[Picture]) -> Tensor:
+        """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
+        cfg = self.config.pretrained_cfg
+        side = needed_side(cfg)
+        opened = (
+            image if isinstance(image, Image.Image) else read_image(image, min_side=side)
+            for image in images
+        )
+        return torch.stack([to_uint8(_rgb(image), cfg) for image in opened])
+
+    def top(self, probs: Tensor, top_k: int = 5) -> list[Prediction]:
+        """Probabilities (N, num_classes) → the k best of each row."""
+        values, indices = probs.topk(check_top_k(top_k, self.config.num_classes), dim=1)
+        names = self.config.label_names
+        return [
+            Prediction(tuple(names[i] for i in row), tuple(best), tuple(row))
+            for best, row in zip(values.tolist(), indices.tolist(), strict=True)
+        ]
+
+    def _batches(self, images: Iterable[Picture], top_k: int) -> Iterator[list[Prediction]]:
+        check_top_k(top_k, self.config.num_classes)
+        waiting = iter(images)
+        while batch := list(islice(waiting, self.batch_size)):
+            pixels = self.prepare(batch)
+            started = time.perf_counter()
+            probs = self.probabilities(pixels)
+            seconds = time.perf_counter() - started
+            self.last_run = self._run_info(1000 * seconds / len(batch))
+            yield self.top(probs, top_k)
+
+    def _run_info(self, milliseconds: float) -> RunInfo:
+        return RunInfo(
+            device=device_name(self.device),
+            precision=precision_name(self.dtype),
+            image_size=self.config.pretrained_cfg.size,
+            milliseconds=milliseconds,
+            memory=memory_used(self.device)[0],
+        )
+
+
+def check_top_k(top_k: int, num_classes: int) -> int:
+    """`top_k`, at most the class count. Under 1 is a `ValueError`."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise ValueError(f"top_k must be a whole number from 1 up, not {top_k!r}")
+    return min(top_k, num_classes)
+
+
+def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
+    """A copy in eval mode with batch norm folded in fp32, then moved, laid out channels last."""
+    copied = copy.deepcopy(model).eval()
+    if copied.config.batch_norm:
+        copied.float().fold_batch_norm()
+    copied.requires_grad_(False)
+    return copied.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
