@@ -1,0 +1,91 @@
+"""Start the page: `python app.py`. A Hugging Face Space runs this file."""
+
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+
+from vgg.cli import Parser, UsageError, add_run_options, one_line
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python app.py", description="VGG Studio's page.")
+    parser.add_argument("--host", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--share", action="store_true", help="make a public Gradio link")
+    parser.add_argument(
+        "--auth", metavar="USER:PASSWORD", help="ask for a name and a password; wise with --share"
+    )
+    parser.add_argument("--model", default="starter", help="chosen at the start (default: starter)")
+    parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools too")
+    add_run_options(parser)
+    return parser
+
+
+def is_public(host: str | None, share: bool) -> bool:
+    """True where others than the person at this machine can reach the page."""
+    on_space = os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
+    shared = share or os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    try:
+        local = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return on_space or shared or not local
+
+
+def split_auth(auth: str | None) -> tuple[str, str] | None:
+    """`USER:PASSWORD` as a pair."""
+    if auth is None:
+        return None
+    user, colon, password = auth.partition(":")
+    if not (user and colon and password):
+        raise UsageError("--auth takes USER:PASSWORD")
+    return user, password
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        options = build_parser().parse_args(arguments)
+        auth = split_auth(options.auth)
+        public = is_public(options.host, options.share)
+        if options.mcp:
+            check_mcp()
+        from vgg.ui.app import build, launch_options
+        from vgg.ui.store import Settings
+
+        settings = Settings(
+            model=options.model,
+            device=options.device,
+            precision=options.precision,
+            weights_dir=options.weights_dir,
+            public=public,
+        )
+        page = build(settings)
+        if options.share and auth is None:
+            print("The link is open to anyone who has it; --auth USER:PASSWORD closes it.")
+        page.launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share or None,
+            auth=auth,
+            mcp_server=options.mcp,
+            **launch_options(settings),
+        )
+    except (ValueError, OSError) as error:
+        print(f"vgg: {one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def check_mcp() -> None:
+    try:
+        import mcp  # noqa: F401
+    except ImportError:
+        raise UsageError("--mcp needs one more package: pip install 'gradio[mcp]'") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The page: header, sidebar, tabs, wiring; nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from vgg.ui import api, predict, sidebar
+from vgg.ui.store import Settings, Store
+
+TITLE = "VGG Studio"
+DEVICE_SECONDS = 5  # between two looks at the device's memory
+MAX_FILE_SIZE = "256mb"
+MAX_PUBLIC_FILE_SIZE = "64mb"
+QUEUE_SIZE = 64
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The whole page, ready to launch."""
+    store = Store(settings)
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
+    ) as page:
+        with gr.Row(elem_id="header"):
+            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
+            device = gr.HTML(device_line(store), elem_id="device")
+        side = sidebar.build(store)
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Predict", id="predict-tab"):
+            predict.build(store, side)
+        api.build(store)
+        clock = gr.Timer(DEVICE_SECONDS)
+
+        def look() -> str:
+            store.warm_up()
+            return device_line(store)
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        gr.on([page.load, clock.tick], look, None, device, queue=False, **quiet)
+        # A model that was trained since the start is listed after a reload.
+        page.load(lambda: gr.Dropdown(sidebar.entries(store)), None, side.choice[0], **quiet)
+    page.queue(max_size=QUEUE_SIZE, api_open=False, default_concurrency_limit=4)
+    return page
+
+
+def device_line(store: Store) -> str:
+    """`NVIDIA H100 · bf16 · 3.1 of 80 GB`."""
+    if not store.is_warm:
+        return "<span>Getting ready …</span>"
+    from vgg.device import (
+        choose_device,
+        choose_precision,
+        device_name,
+        memory_used,
+        precision_name,
+    )
+
+    device = choose_device(store.settings.device)
+    precision = precision_name(choose_precision(device, store.settings.precision))
+    used, total = memory_used(device)
+    memory = f" · {used / 1e9:.1f} of {total / 1e9:.0f} GB" if used and total else ""
+    return f"<span>{device_name(device)} · {precision}{memory}</span>"
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """What `launch` gets, here and on a Space: no analytics, no history, nothing of the disk."""
+    return {
+        "theme": _theme(),
+        "css": Path(__file__).with_name("style.css").read_text("utf-8"),
+        "head": _HEAD,
+        "footer_links": ["api", "settings"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "show_error": False,
+        "max_file_size": MAX_PUBLIC_FILE_SIZE if settings.public else MAX_FILE_SIZE,
+    }
+
+
+def _theme() -> gr.themes.Base:
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    accent = gr.themes.Color(
+        "#eef5fb", "#d6e7f5", "#afd0ea", "#7fb4dc", "#4a94c9", "#1f78b4",
+        "#0b62a0", "#084f83", "#083f68", "#07304f", "#051f33",
+    )  # fmt: skip
+    return gr.themes.Base(
+        primary_hue=accent,
+        neutral_hue=gr.themes.colors.slate,
+        font=fonts,
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+        spacing_size=gr.themes.sizes.spacing_md,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_text_color="white",
+        button_primary_background_fill_dark="*primary_500",
+        button_primary_background_fill_hover_dark="*primary_600",
+        block_label_text_size="*text_sm",
+    )
+
+
+# On a wide screen the sidebar stands open from the start; on a phone it would hide the page.
+_HEAD = """<script>
+const openSidebar = () => {
+  const button = document.querySelector("#sidebar .toggle-button");
+  if (!button) return requestAnimationFrame(openSidebar);
+  const sidebar = document.querySelector("#sidebar");
+  if (window.innerWidth >= 900 && !sidebar.classList.contains("open")) button.click();
+};
+requestAnimationFrame(openSidebar);
+</script>
+<meta name="color-scheme" content="light dark">
+"""

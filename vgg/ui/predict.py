@@ -1,0 +1,393 @@
+"""The Predict tab: pictures in, the most likely classes out."""
+
+import base64
+import csv
+import logging
+import tempfile
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from PIL import Image
+
+from vgg.cli import csv_row
+from vgg.images import IMAGE_SUFFIXES, ImageError, read_image
+from vgg.options import ModelConfig
+from vgg.shapes import draw_shape
+from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.store import Choice, Store
+from vgg.weights import STARTER
+
+if TYPE_CHECKING:
+    from vgg.predictor import Prediction, RunInfo
+
+log = logging.getLogger(__name__)
+
+TOP_K = 5
+MOST_TOP_K = 20
+MAX_PICTURES = 200  # at once on the page; more are work for the command line
+MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
+THUMBNAIL = 56  # pixels
+EXAMPLE_SIZE = 256
+# A state for each shape that draws a handsome one; found by looking.
+EXAMPLES = {
+    "arrow": 13,
+    "circle": 2,
+    "crescent": 3,
+    "cross": 4,
+    "heart": 0,
+    "square": 5,
+    "star": 13,
+    "triangle": 7,
+}
+SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp")
+
+Pictures = list[tuple[str, str | None]] | None  # what gr.Gallery gives: (path, caption)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture's outcome."""
+
+    name: str
+    prediction: "Prediction | None" = None
+    error: str | None = None
+    thumbnail: str = ""  # data URL
+
+
+def predict_pictures(
+    store: Store, pictures: Pictures, top_k: float, *inputs: Any
+) -> tuple[str, Any, Any]:
+    """Answer for the gallery's pictures: bars for one, a table for several.
+
+    Returns the prediction as HTML, an update of the table, an update of the CSV button.
+    """
+    hidden = gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+    if not pictures:
+        return empty_state(store, *inputs), *hidden
+    if refusal := obstacle(store, *inputs):
+        return refusal, *hidden
+    predictor = loaded(store, *inputs)
+    paths = [Path(path) for path, _ in pictures[:MAX_PICTURES]]
+    answers, run = [], None
+    for path in paths:
+        answer, run = _answer(store, predictor, path, int(top_k), run, many=len(paths) > 1)
+        answers.append(answer)
+    if len(pictures) > MAX_PICTURES:
+        gr.Warning(
+            f"Only the first {MAX_PICTURES} of {len(pictures)} pictures were answered; for more, "
+            "use `python -m vgg predict FOLDER --csv answers.csv`."
+        )
+    if len(answers) == 1:
+        return show_answer(answers[0], run), *hidden
+    text = f"<p class='summary'>{len(answers)} pictures</p>{_run_line(run)}"
+    table = gr.Dataframe(_rows(answers), visible=True)
+    return text, table, gr.DownloadButton(value=_csv_file(answers, int(top_k)), visible=True)
+
+
+def predict_drawing(store: Store, drawing: str | None, top_k: float, *inputs: Any) -> str:
+    """Answer for the drawing pad; `drawing` is a PNG data URL, or nothing."""
+    if not drawing:
+        return empty_state(store, *inputs)
+    if refusal := obstacle(store, *inputs):
+        return refusal
+    head, _, data = drawing.partition("base64,")
+    if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
+        raise gr.Error("This drawing can't be read; clear the pad and draw again.")
+    try:
+        image = read_image(base64.b64decode(data))
+    except ValueError as error:
+        raise gr.Error(f"This drawing can't be read: {error}", print_exception=False) from error
+    predictor = loaded(store, *inputs)
+    with store.device_lock:
+        prediction = predictor.predict([image], top_k=int(top_k))[0]
+        run = predictor.last_run
+    return show_answer(Answer("drawing", prediction), run)
+
+
+def shown_copies(pictures: Pictures) -> Any:
+    """A picture in a format that browsers do not show, such as HEIC, appears as our copy; one that
+    can't be read leaves the gallery, and its reason is said."""
+    if not pictures:
+        return gr.skip()
+    kept: list[Any] = []
+    changed = False
+    for path, caption in pictures:
+        if path.lower().endswith(SHOWN_BY_BROWSERS):
+            kept.append((path, caption))
+            continue
+        changed = True
+        try:
+            kept.append((read_image(path), caption or Path(path).name))
+        except ImageError as error:
+            gr.Warning(str(error))
+    return gr.Gallery(kept) if changed else gr.skip()
+
+
+def obstacle(store: Store, *inputs: Any) -> str:
+    """HTML that says why the chosen model gives no answer; empty where it can."""
+    try:
+        choice = _choice(*inputs)
+        config = store.config(choice)
+    except ValueError as error:
+        return _notice(str(error))
+    if config.num_classes == 0:
+        return _notice("This model is a trunk without a classifier: it can be trained, not asked.")
+    if not config.trained:
+        return _notice("This network has not been trained, so its answer would be a guess.")
+    if not store.is_here(store.name(choice)):
+        return _notice(f"The weights of {store.name(choice)} are not here; the sidebar says more.")
+    return ""
+
+
+def _notice(text: str) -> str:
+    return f"<div class='untrained' role='status'><p>{escape(text)}</p></div>"
+
+
+def loaded(store: Store, *inputs: Any) -> Any:
+    """The chosen model, ready to predict."""
+    try:
+        return store.predictor(store.name(_choice(*inputs)))
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def empty_state(store: Store, *inputs: Any) -> str:
+    """What stands in the place of an answer before there is a picture."""
+    if refusal := obstacle(store, *inputs):
+        return refusal
+    choice = _choice(*inputs)
+    return f"<div class='empty'><p>{escape(invitation(choice, store.config(choice)))}</p></div>"
+
+
+def invitation(choice: Choice, config: ModelConfig) -> str:
+    """What to show this model."""
+    if choice.model == STARTER:
+        return "Add a picture, draw a shape, or click an example. The answer appears here."
+    if choice.is_imagenet:
+        return (
+            "Add a photograph. ImageNet models know 1000 things: animals, dogs of 118 breeds, "
+            "vehicles, tools, food, furniture. The answer appears here."
+        )
+    names = ", ".join(config.label_names[:4]) + (", …" if config.num_classes > 4 else "")
+    return f"Add a picture of one of: {names}. The answer appears here."
+
+
+def show_answer(answer: Answer, run: "RunInfo | None") -> str:
+    """The k best classes as bars, best first, and a quiet line on what it took."""
+    if answer.prediction is None:
+        return f"<p class='problem' role='alert'>{escape(answer.error or '')}</p>"
+    pairs = zip(answer.prediction.class_names, answer.prediction.probs, strict=True)
+    bars = "".join(
+        f"<li><span class='bar' style='width:{100 * prob:.2f}%'></span>"
+        f"<span class='name'>{escape(name)}</span>"
+        f"<span class='percent'>{100 * prob:.1f} %</span></li>"
+        for name, prob in pairs
+    )
+    return f"<ol class='bars'>{bars}</ol>{_run_line(run)}"
+
+
+def examples() -> list[list[str]]:
+    """Paths of example pictures, one a shape, drawn into a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix="vgg-studio-"))
+    paths = []
+    for name, state in EXAMPLES.items():
+        path = folder / f"{name}.png"
+        draw_shape(name, Random(f"{state}/{name}"), size=EXAMPLE_SIZE).save(path)
+        paths.append([str(path)])
+    return paths
+
+
+def _answer(
+    store: Store, predictor: Any, path: Path, top_k: int, run: Any, *, many: bool
+) -> tuple[Answer, Any]:
+    try:
+        image = predictor.read(path)
+    except ImageError as error:
+        return Answer(path.name, error=str(error)), run
+    with store.device_lock:  # one picture at a time, so that others get their turn
+        prediction = predictor.predict([image], top_k=top_k)[0]
+        run = predictor.last_run
+    return Answer(path.name, prediction, thumbnail=_thumbnail(image) if many else ""), run
+
+
+def _thumbnail(image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = BytesIO()
+    small.save(buffer, "WEBP", quality=75)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _rows(answers: list[Answer]) -> list[list[Any]]:
+    """Table rows: number, thumbnail, picture, answer, probability, second answer."""
+    rows: list[list[Any]] = []
+    for number, answer in enumerate(answers, start=1):
+        picture = f"<img src='{answer.thumbnail}' alt=''>" if answer.thumbnail else ""
+        if answer.prediction is None:
+            rows.append([number, picture, escape(answer.name), "not read", None, answer.error])
+            continue
+        names, probs = answer.prediction.class_names, answer.prediction.probs
+        second = f"{names[1]} ({100 * probs[1]:.1f} %)" if len(names) > 1 else ""
+        rows.append(
+            [number, picture, escape(answer.name), names[0], round(100 * probs[0], 1), second]
+        )
+    return rows
+
+
+def _csv_file(answers: list[Answer], top_k: int) -> str:
+    """The table as a file for download, in the columns of the command line's `--csv`."""
+    places = max((len(a.prediction.probs) for a in answers if a.prediction), default=top_k)
+    file = Path(tempfile.mkdtemp(prefix="vgg-studio-")) / "predictions.csv"
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        table = csv.writer(opened)
+        columns = [f"{n}_{place}" for place in range(1, places + 1) for n in ("class", "prob")]
+        table.writerow(["image", *columns, "error"])
+        for answer in answers:
+            top = answer.prediction.to_json() if answer.prediction else []
+            row = {"image": answer.name, "top": top, "error": answer.error}
+            table.writerow(csv_row(row, places))
+    return str(file)
+
+
+def _run_line(run: "RunInfo | None") -> str:
+    if run is None:
+        return ""
+    size = f"{run.image_size} × {run.image_size}"
+    text = f"{run.milliseconds:.0f} ms on {run.device}, {run.precision}, {size} pixels"
+    return f"<p class='quiet'>{escape(text)}</p>"
+
+
+def _choice(*inputs: Any) -> Choice:
+    try:
+        return choice_from_inputs(*inputs)
+    except (ValueError, TypeError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def build(store: Store, sidebar: Sidebar) -> None:
+    """Lay the tab out and wire it."""
+    start = empty_state(store, *[component.value for component in sidebar.choice])
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            with gr.Tabs():
+                with gr.Tab("Picture", id="picture") as picture_tab:
+                    image = gr.Gallery(
+                        label="Pictures: drop, paste or take them",
+                        sources=["upload", "webcam", "clipboard"],
+                        type="filepath",
+                        file_types=["image", *sorted(IMAGE_SUFFIXES)],
+                        columns=3,
+                        object_fit="contain",
+                        buttons=["fullscreen"],
+                        interactive=True,
+                        elem_id="image",
+                    )
+                with gr.Tab("Draw", id="draw-tab") as draw_tab:
+                    draw = gr.HTML(
+                        "",
+                        html_template=_PAD,
+                        js_on_load=Path(__file__).with_name("pad.js").read_text("utf-8"),
+                        elem_id="draw",
+                    )
+            with gr.Column(visible=store.first_name == STARTER) as strip:
+                examples_set = gr.Dataset(
+                    components=[gr.Image(render=False, height=72)],
+                    samples=examples(),
+                    sample_labels=None,
+                    label="Examples",
+                    samples_per_page=len(EXAMPLES),
+                    elem_id="examples",
+                )
+        with gr.Column(scale=1, min_width=300):
+            prediction = gr.HTML(start, elem_id="prediction")
+            table = gr.Dataframe(
+                headers=["#", "", "Picture", "Answer", "%", "Second answer"],
+                datatype=["number", "html", "str", "str", "number", "str"],
+                column_widths=["40px", "56px", "24%", "22%", "56px", "26%"],
+                wrap=True,
+                interactive=False,
+                visible=False,
+                show_label=False,
+                elem_id="predictions",
+            )
+            download = gr.DownloadButton("Download as CSV", visible=False, elem_id="download-csv")
+            top_k = gr.Slider(
+                1,
+                MOST_TOP_K,
+                value=TOP_K,
+                step=1,
+                label="Answers to show (top k)",
+                elem_id="top-k",
+            )
+            button = gr.Button("Predict", variant="primary", elem_id="predict")
+    source = gr.State("picture")
+
+    shown = [prediction, table, download]
+    quiet: dict[str, Any] = {"api_visibility": "private"}
+
+    def answer_pictures(pictures: Pictures, k: float, *inputs: Any) -> tuple[str, Any, Any]:
+        return predict_pictures(store, pictures, k, *inputs)
+
+    def answer_drawing(drawing: str, k: float, *inputs: Any) -> tuple[str, Any, Any]:
+        text = predict_drawing(store, drawing, k, *inputs)
+        return text, gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+
+    def answer(
+        place: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
+    ) -> tuple[str, Any, Any]:
+        if place == "draw":
+            return answer_drawing(drawing, k, *inputs)
+        return answer_pictures(pictures, k, *inputs)
+
+    def choose_example(sample: list[str]) -> list[str]:
+        return [sample[0]]
+
+    def open_row(event: gr.SelectData) -> Any:
+        return gr.Gallery(selected_index=int(event.row_value[0]) - 1)
+
+    def strip_for(model: str) -> Any:
+        return gr.Column(visible=model == STARTER)
+
+    everything = [source, image, draw, top_k, *sidebar.choice]
+    image.upload(shown_copies, image, image, show_progress="hidden", **quiet)
+    image.change(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)
+    draw.change(
+        answer_drawing,
+        [draw, top_k, *sidebar.choice],
+        shown,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        **quiet,
+    )
+    # The gallery's own change event follows what a person does to it, not what an event puts in.
+    chosen = examples_set.click(
+        choose_example, examples_set, image, show_progress="hidden", **quiet
+    )
+    chosen.then(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)
+    table.select(open_row, None, image, show_progress="hidden", **quiet)
+    picture_tab.select(lambda: "picture", None, source, queue=False, **quiet)
+    draw_tab.select(lambda: "draw", None, source, queue=False, **quiet)
+    button.click(answer, everything, shown, **quiet)
+    top_k.release(answer, everything, shown, show_progress="minimal", **quiet)
+    for change in sidebar.changes:
+        change.then(answer, everything, shown, **quiet)
+        change.then(strip_for, sidebar.choice[0], strip, show_progress="hidden", **quiet)
+
+
+_PAD = """<div class="pad">
+  <div class="pad-paper">
+    <canvas width="448" height="448" aria-label="Drawing pad" tabindex="0"></canvas>
+    <p class="pad-hint">Draw one large shape here</p>
+  </div>
+  <div class="pad-tools">
+    <label>Brush <input type="range" name="pad-width" min="6" max="36" value="14"></label>
+    <label>Colour <input type="color" name="pad-colour" value="#111111"></label>
+    <button type="button" class="pad-undo">Undo</button>
+    <button type="button" class="pad-clear">Clear</button>
+  </div>
+</div>"""

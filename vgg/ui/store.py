@@ -1,0 +1,216 @@
+"""Loaded models, shared by all visitors; what a choice in the sidebar means; the device lock."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vgg.options import (
+    IMAGENET_NAMES,
+    ModelConfig,
+    architecture_name,
+    depth_and_norm,
+)
+from vgg.weights import (
+    STARTER,
+    ListedModel,
+    available_models,
+    cached_weights,
+    find_config,
+    find_weights,
+    imagenet_classes,
+    load_model,
+    local_weights,
+    own_models,
+)
+
+if TYPE_CHECKING:
+    from vgg.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+IMAGENET = "imagenet"  # the sidebar's entry for the eight ImageNet models
+NEW = "new"  # the sidebar's entry for a network that is not trained yet
+KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the page was started. `public`: strangers may reach it."""
+
+    model: str = STARTER
+    device: str = "auto"
+    precision: str = "auto"
+    weights_dir: Path | None = None
+    public: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the sidebar says. It comes from the browser: nothing in it is trusted."""
+
+    model: str
+    depth: int
+    batch_norm: bool
+    num_classes: int
+    width: float = 1.0
+    head: str = "fc"
+
+    @property
+    def is_imagenet(self) -> bool:
+        return self.model == IMAGENET
+
+    @property
+    def architecture(self) -> str:
+        return architecture_name(self.depth, self.batch_norm)
+
+
+@dataclass
+class Store:
+    """Finds configs and predictors for the page. Safe to use from many threads."""
+
+    settings: Settings = Settings()
+    device_lock: threading.Lock = field(default_factory=threading.Lock)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
+    _loaded: "OrderedDict[tuple[str, float], Predictor]" = field(default_factory=OrderedDict)
+    _warming: threading.Thread | None = None
+    _start_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def own_models(self) -> list[str]:
+        """Names of the trained models, newest first."""
+        return own_models(self.settings.weights_dir)
+
+    def listed(self) -> list[ListedModel]:
+        """All models that are on this machine."""
+        return available_models(self.settings.weights_dir)
+
+    @property
+    def first_name(self) -> str:
+        """The model of `--model` as visitors may see it: a folder's name without its path."""
+        spec = self.settings.model
+        return spec if spec in (STARTER, *IMAGENET_NAMES) else Path(spec).stem
+
+    def choice_of(self, name: str) -> Choice:
+        """The sidebar's state for a model by its name."""
+        config = find_config(self.spec_of(name), weights_dir=self.settings.weights_dir)
+        entry = IMAGENET if name in IMAGENET_NAMES else name
+        return Choice(
+            entry,
+            config.depth,
+            config.batch_norm,
+            config.num_classes,
+            config.width,
+            config.head,
+        )
+
+    def config(self, choice: Choice) -> ModelConfig:
+        """What the chosen network is, trained or not; nothing is loaded. `ValueError` where the
+        choice makes no sense."""
+        if choice.model == NEW:
+            if choice.num_classes < 1:
+                raise ValueError("a network needs at least 1 class")
+            return ModelConfig(
+                choice.architecture,
+                choice.num_classes,
+                head=choice.head,
+                width=choice.width,
+            )
+        if choice.is_imagenet:
+            config = find_config(choice.architecture, weights_dir=self.settings.weights_dir)
+            if choice.num_classes == config.num_classes:
+                return config
+            if choice.num_classes < 1:
+                raise ValueError("a network needs at least 1 class")
+            return config.with_classes(choice.num_classes)
+        return find_config(self.spec_of(choice.model), weights_dir=self.settings.weights_dir)
+
+    def name(self, choice: Choice) -> str:
+        """The name of the chosen trained model."""
+        return choice.architecture if choice.is_imagenet else choice.model
+
+    def spec_of(self, name: str) -> str:
+        """What `load_model` takes for one of this machine's models; `ValueError` for another name:
+        a visitor's text never becomes a path."""
+        if name == self.first_name:
+            return self.settings.model
+        known = [STARTER, *self.own_models()]
+        if name not in known and name not in IMAGENET_NAMES:
+            raise ValueError(
+                f"no model {name!r} here; choose {', '.join(known)} or an ImageNet model such as "
+                f"{IMAGENET_NAMES[-1]}"
+            )
+        return name
+
+    def is_here(self, name: str) -> bool:
+        """True where no download is needed."""
+        if name not in IMAGENET_NAMES:
+            return True
+        return bool(
+            local_weights(name, weights_dir=self.settings.weights_dir) or cached_weights(name)
+        )
+
+    def predictor(
+        self, name: str, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> "Predictor":
+        """The model `name`, loaded once and ready to predict; the longest unused makes room."""
+        from vgg.predictor import Predictor
+
+        spec = self.spec_of(name)
+        # A download may take minutes, so it runs before the lock: others predict meanwhile.
+        path = find_weights(spec, weights_dir=self.settings.weights_dir, on_progress=on_progress)
+        key = (name, path.stat().st_mtime)  # a model that is trained again under its name is new
+        with self._loading:
+            if key not in self._loaded:
+                model = load_model(spec, weights_dir=self.settings.weights_dir)
+                self._loaded[key] = Predictor(model, self.settings.device, self.settings.precision)
+                while len(self._loaded) > KEPT_MODELS:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    def warm_up(self) -> None:
+        """Load torch and the first model in the background, once. Called when the first page has
+        been answered: started earlier, it would slow that page down."""
+        with self._start_lock:
+            if self._warming is None:
+                self._warming = threading.Thread(target=self._warm, name="warm-up", daemon=True)
+                self._warming.start()
+
+    @property
+    def is_warm(self) -> bool:
+        """True once torch is loaded."""
+        return self._warming is not None and not self._warming.is_alive()
+
+    def _warm(self) -> None:
+        try:
+            import vgg.predictor  # noqa: F401  torch comes with it
+
+            if self.is_here(self.first_name):
+                self.predictor(self.first_name)
+        except Exception:
+            log.exception("the first model could not be loaded")
+
+
+def choice_from_inputs(
+    model: str,
+    depth: float | None,
+    batch_norm: bool,
+    num_classes: float | None,
+    width: float | None,
+    head: str,
+) -> Choice:
+    """The sidebar's raw values as a `Choice`; `ValueError` says which makes no sense."""
+    if num_classes is None or num_classes != int(num_classes):
+        raise ValueError("the number of classes must be a whole number from 1 up")
+    depth_and_norm(architecture_name(int(depth or 0), bool(batch_norm)))
+    return Choice(
+        str(model), int(depth or 0), bool(batch_norm), int(num_classes), float(width or 0), head
+    )
+
+
+def imagenet_choice(choice: Choice) -> Choice:
+    """The ImageNet model of this depth and batch norm, with its 1000 classes."""
+    return Choice(IMAGENET, choice.depth, choice.batch_norm, len(imagenet_classes()))
