@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vgg.cli import Parser, UsageError, add_run_options, one_line
+from vgg.cli import Parser, UsageError, add_run_options
+from vgg.terminal import one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
 

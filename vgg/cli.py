@@ -4,16 +4,35 @@ Exit status: 0; 2 for what the user can mend, with one line that says what and h
 """
 
 import argparse
-import csv
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
-from vgg.options import PRECISIONS, ModelConfig, count_macs, count_parameters, describe_count
+from vgg.options import (
+    DEFAULT_BUDGET,
+    DEFAULT_MODEL,
+    HEADS,
+    MODES,
+    PRECISIONS,
+    ModelConfig,
+    TrainOptions,
+)
+from vgg.terminal import (
+    describe_config,
+    one_line,
+    print_json_list,
+    print_prediction,
+    progress_line,
+    told_events,
+    write_rows,
+)
 
 PROGRAM = "vgg"
 ENVIRONMENT_PREFIX = "VGG_STUDIO_"
@@ -39,10 +58,10 @@ class Parser(argparse.ArgumentParser):
     def _set_from_environment(self, action: argparse.Action, option: str) -> None:
         name = ENVIRONMENT_PREFIX + option.lstrip("-").replace("-", "_").upper()
         value = os.environ.get(name)
-        if value is None or action.dest in ("help", argparse.SUPPRESS):
+        if not value or action.dest in ("help", argparse.SUPPRESS):
             return
         if action.nargs == 0:  # a switch
-            action.default = value.lower() not in ("", "0", "false", "no", "off")
+            action.default = value.lower() not in ("0", "false", "no", "off")
             return
         if action.choices is not None and value not in action.choices:
             self.error(f"{name}={value} is none of {', '.join(map(str, action.choices))}")
@@ -77,6 +96,36 @@ def build_parser() -> Parser:
     predict.add_argument("--flip", action="store_true", help="average with the mirror image")
     predict.set_defaults(run=run_predict)
 
+    train = commands.add_parser("train", help="train a classifier on a folder")
+    train.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
+    train.add_argument(
+        "--model", help=f"pretrained network to start from (default: {DEFAULT_MODEL})"
+    )
+    train.add_argument("--depth", type=int, help="11, 13, 16 or 19, instead of --model")
+    train.add_argument("--no-batch-norm", action="store_true", help="with --depth")
+    train.add_argument("--width", type=float, help="scales every channel count, with --depth")
+    train.add_argument("--head", choices=HEADS, help="default: stages on a trunk, else gap")
+    train.add_argument("--mode", choices=MODES, default=TrainOptions.mode, help="default: auto")
+    train.add_argument("--epochs", type=int, help="how long, instead of --budget")
+    train.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long, evaluation included (default: {DEFAULT_BUDGET:g})",
+    )
+    train.add_argument("--image-size", type=int, metavar="PX", help="default: chosen")
+    train.add_argument("--seed", type=int, default=TrainOptions.seed, help="default: 0")
+    train.add_argument("--out", type=Path, help="default: weights/NAME, as the folder's name")
+    train.add_argument("--resume", action="store_true", help="go on with a killed training")
+    train.add_argument("--json", action="store_true", help="print one JSON document")
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model on a folder")
+    evaluate.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
+    evaluate.add_argument("--model", required=True)
+    evaluate.add_argument("--json", action="store_true", help="print one JSON document")
+    evaluate.set_defaults(run=run_evaluate)
+
     shapes = commands.add_parser("shapes", help="draw the sample folder")
     shapes.add_argument("out", type=Path, metavar="OUT")
     shapes.add_argument("--count", type=int, default=400, help="pictures a class (default: 400)")
@@ -95,6 +144,9 @@ def build_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that they can write
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
         return options.run(options) or 0
@@ -107,14 +159,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)
         return 130
-
-
-def one_line(error: Exception) -> str:
-    """An error's message on one line."""
-    if isinstance(error, OSError) and error.strerror:
-        name = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{name}"
-    return " ".join(str(error).split())
 
 
 def run_predict(options: argparse.Namespace) -> int:
@@ -131,18 +175,23 @@ def run_predict(options: argparse.Namespace) -> int:
     model = load_model(options.model, weights_dir=options.weights_dir)
     check_trained(model.config, options.model)
     predictor = Predictor(model, options.device, options.precision, flip=options.flip)
-    read, first_error = 0, ""
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal read, first_error
+        unread: list[dict[str, Any]] | None = []  # held back until one picture could be read
         good = (path for path, error in found if error is None)
         results = predictor.predict_files(good, options.top_k)
         for path, error in found:
             prediction, failure = (None, error) if error else next(results)
-            read += prediction is not None
-            first_error = first_error or failure or ""
             top = prediction.to_json() if prediction else []
-            yield {"image": str(path), "top": top, "error": failure}
+            row = {"image": str(path), "top": top, "error": failure}
+            if unread is not None and failure:
+                unread.append(row)
+                continue
+            yield from unread or ()
+            unread = None
+            yield row
+        if unread:
+            raise UsageError(unread[0]["error"])
 
     with write_rows(options.csv, min(options.top_k, predictor.config.num_classes)) as keep:
         if options.json:
@@ -150,8 +199,6 @@ def run_predict(options: argparse.Namespace) -> int:
         else:
             for row in keep(rows()):
                 print_prediction(row)
-    if not read:
-        raise UsageError(first_error)
     if not options.json and (run := predictor.last_run):
         size = f"{run.image_size} x {run.image_size}"
         print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
@@ -189,58 +236,102 @@ def check_writable(file: Path) -> None:
         raise UsageError(f"can't write {file}: name a file in a folder that exists")
 
 
-def print_prediction(row: dict[str, Any]) -> None:
-    if row["error"]:
-        print(f"{row['image']}\n  not read: {row['error']}")
-        return
-    print(row["image"])
-    for place in row["top"]:
-        print(f"  {100 * place['probability']:5.1f} %  {place['class']}")
+def run_train(options: argparse.Namespace) -> int:
+    if options.no_batch_norm and options.model:
+        raise UsageError("--no-batch-norm goes with --depth; a model has its own layers")
+    choices = TrainOptions(
+        model=options.model,
+        depth=options.depth,
+        batch_norm=False if options.no_batch_norm else None,
+        width=options.width,
+        head=options.head,
+        mode=options.mode,
+        epochs=options.epochs,
+        budget_s=options.budget,
+        image_size=options.image_size,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+    )
+    from vgg.training import train
 
-
-def print_json_list(rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON list, written row by row: memory stays flat."""
-    lead = "["
-    for row in rows:
-        sys.stdout.write(f"{lead}\n  {json.dumps(row, ensure_ascii=False)}")
-        lead = ","
-    print("[]" if lead == "[" else "\n]")
-
-
-Rows = Iterable[dict[str, Any]]
+    with interruptible() as stopped, told_events() as tell:
+        result = train(
+            options.folder,
+            out=options.out,
+            options=choices,
+            resume=options.resume,
+            weights_dir=options.weights_dir,
+            on_event=tell,
+            should_stop=stopped,
+        )
+    if options.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    low, high = result.accuracy_interval
+    print(
+        f"{100 * result.accuracy:.1f} % of {result.held_out} held-out pictures are named right "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
+    )
+    print(f"{result.out}: use it with --model {result.out}")
+    return 0
 
 
 @contextmanager
-def write_rows(file: Path | None, places: int) -> Iterator[Callable[[Rows], Rows]]:
-    """Gives a function that passes rows through and writes each into a CSV table.
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C was pressed; a second Ctrl-C ends the program."""
+    pressed = threading.Event()
 
-    The table stands under its name once all rows are in it, and not before.
-    """
-    if file is None:
-        yield lambda rows: rows
+    def on_signal(number: int, frame: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        print("\nstopping; the best model so far is kept", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
         return
-    part = file.with_name(f"{file.name}.part")
+    before = signal.signal(signal.SIGINT, on_signal)
     try:
-        with part.open("w", newline="", encoding="utf-8") as opened:
-            yield lambda rows: _csv_rows(rows, opened, places)
-        part.replace(file)
+        yield pressed.is_set
     finally:
-        part.unlink(missing_ok=True)
+        signal.signal(signal.SIGINT, before)
 
 
-def _csv_rows(rows: Rows, opened: TextIO, places: int) -> Iterator[dict[str, Any]]:
-    table = csv.writer(opened)
-    columns = [f"{name}_{place}" for place in range(1, places + 1) for name in ("class", "prob")]
-    table.writerow(["image", *columns, "error"])
-    for row in rows:
-        table.writerow(csv_row(row, places))
-        yield row
+def run_evaluate(options: argparse.Namespace) -> int:
+    from vgg.evaluation import evaluate
+    from vgg.intake import scan_folder
+    from vgg.predictor import Predictor
+    from vgg.training import pictures_of
+    from vgg.weights import load_model
 
-
-def csv_row(row: dict[str, Any], places: int) -> list[str]:
-    """`image`, class and probability of each place, `error`."""
-    cells = [cell for p in row["top"] for cell in (p["class"], f"{p['probability']:.6f}")]
-    return [row["image"], *cells, *[""] * (2 * places - len(cells)), row["error"] or ""]
+    with pictures_of(options.folder) as (root, _):
+        index = scan_folder(root, least=1)
+        model = load_model(options.model, weights_dir=options.weights_dir)
+        check_trained(model.config, options.model)
+        predictor = Predictor(model, options.device, options.precision)
+        with progress_line("pictures measured") as tell:
+            found = evaluate(predictor, index, on_progress=tell)
+    if options.json:
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    low, high = found.accuracy_interval
+    print(
+        f"{100 * found.accuracy:.1f} % of {found.images} pictures are named right "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %), "
+        f"{100 * found.top5:.1f} % among the best five"
+    )
+    width = max(map(len, found.per_class))
+    print(f"{'class':{width}}  pictures  precision  recall     F1")
+    for name, score in found.per_class.items():
+        shares = (score.precision, score.recall, score.f1)
+        cells = "  ".join(
+            f"{100 * share:7.1f}" if share is not None else "      –" for share in shares
+        )
+        print(f"{name:{width}}  {score.support:8d}  {cells}")
+    for hint in found.hints:
+        print(f"note: {hint}")
+    return 0
 
 
 def run_shapes(options: argparse.Namespace) -> int:
@@ -256,28 +347,6 @@ def run_shapes(options: argparse.Namespace) -> int:
         )
     print(options.out)
     return 0
-
-
-@contextmanager
-def progress_line(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function (done, total) that keeps one line on a terminal, and is silent elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    shown = -1
-
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // max(1, total)
-        if percent != shown:
-            shown = percent
-            print(f"\r{percent:3d} % {what} ({done} of {total})", end="", file=sys.stderr)
-
-    try:
-        yield tell
-    finally:
-        if shown >= 0:
-            print(file=sys.stderr)
 
 
 def run_info(options: argparse.Namespace) -> int:
@@ -299,19 +368,3 @@ def run_info(options: argparse.Namespace) -> int:
     for model in available_models(options.weights_dir):
         print(f"{model.name + ':':15} {model.summary}")
     return 0
-
-
-def describe_config(config: ModelConfig) -> list[tuple[str, str]]:
-    """What a person wants to know of a model: (name, value) pairs."""
-    cfg = config.pretrained_cfg
-    parameters = count_parameters(config)
-    names = ", ".join(config.label_names[:10]) + (", …" if config.num_classes > 10 else "")
-    return [
-        ("architecture", config.architecture),
-        ("head", f"{config.head}, width {config.width:g}"),
-        ("classes", f"{config.num_classes} ({names})" if names else "0, a trunk to train on"),
-        ("trained", "yes" if config.trained else "no"),
-        ("weights", f"{describe_count(parameters)} ({4 * parameters / 1e6:.3g} MB in fp32)"),
-        ("one picture", f"{describe_count(count_macs(config))}MAC at {cfg.size} x {cfg.size}"),
-        ("preprocessing", f"{cfg.crop_mode}, crop_pct {cfg.crop_pct:g}, {cfg.interpolation}"),
-    ]

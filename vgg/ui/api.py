@@ -1,15 +1,22 @@
 """The named endpoints for programs, one function each; `gradio_client` and HTTP call them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from vgg.images import ImageError
+from vgg.options import TrainOptions
+from vgg.ui.evaluate import measure
+from vgg.ui.jobs import Job, Jobs
+from vgg.ui.pictures import forget, from_zip
 from vgg.ui.store import Store
+from vgg.ui.train import PUBLIC_EPOCHS, PUBLIC_SECONDS
 
 
-def build(store: Store) -> None:
+def build(store: Store, jobs: Jobs) -> None:
     """Register the endpoints."""
 
     def predict(image: gr.FileData, model: str = "starter", top_k: int = 5) -> dict[str, Any]:
@@ -33,24 +40,86 @@ def build(store: Store) -> None:
         """
         return [{"name": m.name, "config": m.config.to_json()} for m in store.listed()]
 
-    gr.api(predict, api_name="predict")
-    gr.api(models, api_name="models")
+    def train(
+        pictures: gr.FileData,
+        model: str = "",
+        mode: str = "auto",
+        budget: float = 60.0,
+        epochs: int = 0,
+        name: str = "",
+        seed: int = 0,
+        image_size: int = 0,
+    ) -> dict[str, Any]:
+        """Train a classifier on a zip with one folder a class. Answers at once; ask `/job`.
+
+        Args:
+            pictures: the zip.
+            model: the network to start from; empty lets the program choose.
+            mode: auto, probe (a new last layer on a frozen network) or scratch.
+            budget: seconds.
+            epochs: instead of the budget, where above 0.
+            name: of the new model; empty takes the zip's.
+            seed: the same seed gives the same training.
+            image_size: pixels; 0 lets the program choose.
+
+        Returns:
+            {"job": its id, "state", "place": in the queue, "model": what `/predict` takes when it
+            is done, "out": the model's name, "mode", "classes", "images", "skipped"}
+        """
+        return start_training(
+            store, jobs, pictures, model, mode, budget, epochs, name, seed, image_size
+        )
+
+    def job(job: str) -> dict[str, Any]:
+        """Say how far a training is.
+
+        Args:
+            job: the id that `/train` gave.
+
+        Returns:
+            {"job", "state": waiting, running, done, stopped or failed, "event": the last one,
+            "place": in the queue, "error", "result": of a training that is over}
+        """
+        return job_state(jobs, found_job(jobs, job))
+
+    def stop(job: str) -> dict[str, Any]:
+        """Stop a training; the best model so far is kept.
+
+        Args:
+            job: the id that `/train` gave.
+
+        Returns:
+            As `/job`.
+        """
+        found = found_job(jobs, job)
+        jobs.stop(found)
+        return job_state(jobs, found)
+
+    def evaluate(pictures: gr.FileData, model: str = "starter") -> dict[str, Any]:
+        """Measure a model on a zip with one folder a class.
+
+        Args:
+            pictures: the zip.
+            model: as in `/predict`.
+
+        Returns:
+            {"accuracy", "accuracy_interval", "top5", "images", "per_class", "confusion",
+            "classes", …}; shares are from 0 to 1
+        """
+        return evaluate_zip(store, pictures, model)
+
+    for endpoint in (predict, models, train, job, stop, evaluate):
+        gr.api(endpoint, api_name=endpoint.__name__)
 
 
 def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, Any]:
     """One element of the command line's `predict` JSON."""
-    path = Path(image["path"] if isinstance(image, dict) else image.path)
-    shown = (image.get("orig_name") if isinstance(image, dict) else image.orig_name) or path.name
+    path, shown = _file(image)
     row: dict[str, Any] = {"image": shown, "top": [], "error": None}
-    try:
-        if isinstance(top_k, bool) or top_k != int(top_k) or top_k < 1:
+    with _said():
+        if not isinstance(top_k, int | float) or not top_k >= 1 or top_k % 1 != 0:
             raise ValueError(f"top_k must be a whole number from 1 up, not {top_k}")
-        config = store.config(store.choice_of(model))
-        if not config.trained:
-            raise ValueError(f"{model} has not been trained, so its answer would be a guess")
-        predictor = store.predictor(model)
-    except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        predictor = _predictor(store, model)
     try:
         picture = predictor.read(path)
     except ImageError as error:
@@ -58,3 +127,113 @@ def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, 
     with store.device_lock:
         prediction = predictor.predict([picture], top_k=int(top_k))[0]
     return {**row, "top": prediction.to_json()}
+
+
+def start_training(
+    store: Store,
+    jobs: Jobs,
+    pictures: Any,
+    model: str,
+    mode: str,
+    budget: float,
+    epochs: int,
+    name: str,
+    seed: int,
+    image_size: int,
+) -> dict[str, Any]:
+    """Queue a training of an uploaded zip."""
+    path, shown = _file(pictures)
+    with _said():
+        if store.settings.public and (budget > PUBLIC_SECONDS or epochs > PUBLIC_EPOCHS):
+            raise ValueError(
+                f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds or "
+                f"{PUBLIC_EPOCHS} epochs"
+            )
+        options = TrainOptions(
+            model=store.spec_of(model) if model else None,
+            mode=mode,
+            budget_s=None if epochs else float(budget),
+            epochs=int(epochs) or None,
+            seed=int(seed),
+            image_size=int(image_size) or None,
+            device=store.settings.device,
+            precision=store.settings.precision,
+        )
+        found = from_zip(store, str(path))
+        assert found is not None  # the endpoint has a file
+        try:
+            started = jobs.submit(found.folder, name or Path(shown).stem, options)
+        except ValueError:
+            forget(found)
+            raise
+    return {
+        "job": started.id,
+        "state": started.state,
+        "place": jobs.place(started),
+        "model": started.id if store.settings.public else started.name,
+        "out": started.name,
+        "mode": mode,
+        "classes": list(found.index.class_names),
+        "images": len(found.index.samples),
+        "skipped": [{"file": s.file, "reason": s.reason} for s in found.index.skipped],
+    }
+
+
+def found_job(jobs: Jobs, job_id: str) -> Job:
+    """The job with this id."""
+    job = jobs.find(job_id)
+    if job is None:
+        raise gr.Error("There is no such job; its id is what /train gave.", print_exception=False)
+    return job
+
+
+def job_state(jobs: Jobs, job: Job) -> dict[str, Any]:
+    """How far a job is, without a path of the server."""
+    return {
+        "job": job.id,
+        "state": job.state,
+        "event": _without_paths(job.events[-1], job) if job.events else None,
+        "place": jobs.place(job),
+        "error": job.error or None,
+        "result": _without_paths(job.result, job) if job.result else None,
+    }
+
+
+def evaluate_zip(store: Store, pictures: Any, model: str) -> dict[str, Any]:
+    """The command line's `evaluate` JSON for an uploaded zip."""
+    path, _ = _file(pictures)
+    with _said():
+        predictor = _predictor(store, model)
+        found = from_zip(store, str(path))
+        assert found is not None  # the endpoint has a file
+        try:
+            return measure(store, predictor, found).document
+        finally:
+            forget(found)
+
+
+def _predictor(store: Store, model: str) -> Any:
+    config = store.config(store.choice_of(model))
+    if not config.trained:
+        raise ValueError(f"{model} has not been trained, so its answer would be a guess")
+    return store.predictor(model)
+
+
+def _file(data: Any) -> tuple[Path, str]:
+    """Where an uploaded file lies, and what its sender calls it."""
+    fields = data if isinstance(data, dict) else data.model_dump()
+    path = Path(fields["path"])
+    return path, fields.get("orig_name") or path.name
+
+
+def _without_paths(document: dict[str, Any], job: Job) -> dict[str, Any]:
+    return {**document, "out": job.name} if "out" in document else document
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """What the library refuses is said to the caller, without a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise gr.Error(str(error), print_exception=False) from error

@@ -1,11 +1,13 @@
 """The page: header, sidebar, tabs, wiring; nothing else."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from vgg.ui import api, predict, sidebar
+from vgg.ui import api, evaluate, predict, sidebar, train
+from vgg.ui.jobs import Jobs
 from vgg.ui.store import Settings, Store
 
 TITLE = "VGG Studio"
@@ -18,6 +20,7 @@ QUEUE_SIZE = 64
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, ready to launch."""
     store = Store(settings)
+    jobs = Jobs(store)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
@@ -25,9 +28,31 @@ def build(settings: Settings) -> gr.Blocks:
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
             device = gr.HTML(device_line(store), elem_id="device")
         side = sidebar.build(store)
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Predict", id="predict-tab"):
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Predict", id="predict-tab"):
+                predict_tab = gr.Column()
+            with gr.Tab("Train", id="train-tab"):
+                made = train.build(store, jobs, side)
+            with gr.Tab("Evaluate", id="evaluate-tab"):
+                evaluate_tab = gr.Column()
+        # A model that was just trained is chosen at once, and the other tabs follow.
+        side.changes.append(
+            made.change(
+                lambda name: sidebar.choose(store, name),
+                made,
+                side.shown,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+        )
+        if not store.is_here(store.first_name):
+            quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+            side.changes.append(page.load(side.bring, side.choice, side.progress, **quietly))
+        with predict_tab:
             predict.build(store, side)
-        api.build(store)
+        with evaluate_tab:
+            evaluate.build(store, side)
+        api.build(store, jobs)
         clock = gr.Timer(DEVICE_SECONDS)
 
         def look() -> str:
@@ -54,7 +79,10 @@ def device_line(store: Store) -> str:
         precision_name,
     )
 
-    device = choose_device(store.settings.device)
+    try:
+        device = choose_device(store.settings.device)
+    except ValueError as error:
+        return escape(str(error))
     precision = precision_name(choose_precision(device, store.settings.precision))
     used, total = memory_used(device)
     memory = f" · {used / 1e9:.1f} of {total / 1e9:.0f} GB" if used and total else ""
@@ -96,6 +124,8 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*primary_500",
         button_primary_background_fill_hover_dark="*primary_600",
         block_label_text_size="*text_sm",
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read
+        block_info_text_color="*neutral_600",
     )
 
 
@@ -108,6 +138,16 @@ const openSidebar = () => {
   if (window.innerWidth >= 900 && !sidebar.classList.contains("open")) button.click();
 };
 requestAnimationFrame(openSidebar);
+// Ctrl+V anywhere on the Predict tab; the gallery itself has a button only.
+document.addEventListener("paste", (event) => {
+  const gallery = document.querySelector("#image");
+  const input = gallery?.querySelector("input[type=file]");
+  const pasted = event.clipboardData?.files;
+  if (!gallery?.offsetParent || !input || !pasted?.length) return;
+  input.files = pasted;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+});
 </script>
+<style>@media (max-width: 899px) { footer .divider { display: none; } }</style>
 <meta name="color-scheme" content="light dark">
 """

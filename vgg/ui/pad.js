@@ -1,4 +1,5 @@
-// The drawing pad: a canvas whose brush is in hand. Its value is the picture as a PNG data URL, or "".
+// The drawing pad: a canvas whose brush is in hand. Its value is the picture as a PNG data URL, or "";
+// setting it is what tells Gradio.
 const canvas = element.querySelector("canvas");
 const pen = canvas.getContext("2d");
 const strokes = [];
@@ -27,7 +28,6 @@ function place(event) {
 
 function tell() {
   props.value = strokes.length ? canvas.toDataURL("image/png") : "";
-  trigger("change");
 }
 
 function tool(name) {
@@ -35,6 +35,7 @@ function tool(name) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
+  if (event.button) return;  // the second button opens the browser's menu
   event.preventDefault();
   canvas.setPointerCapture(event.pointerId);
   stroke = { width: Number(tool("width").value), colour: tool("colour").value, points: [place(event)] };

@@ -1,23 +1,28 @@
 """The Predict tab: pictures in, the most likely classes out."""
 
+import atexit
 import base64
 import csv
 import logging
+import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from html import escape
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 from PIL import Image
 
-from vgg.cli import csv_row
 from vgg.images import IMAGE_SUFFIXES, ImageError, read_image
 from vgg.options import ModelConfig
 from vgg.shapes import draw_shape
+from vgg.terminal import csv_row
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
 from vgg.ui.store import Choice, Store
 from vgg.weights import STARTER
@@ -72,10 +77,13 @@ def predict_pictures(
     if refusal := obstacle(store, *inputs):
         return refusal, *hidden
     predictor = loaded(store, *inputs)
-    paths = [Path(path) for path, _ in pictures[:MAX_PICTURES]]
-    answers, run = [], None
-    for path in paths:
-        answer, run = _answer(store, predictor, path, int(top_k), run, many=len(paths) > 1)
+    asked = pictures[:MAX_PICTURES]
+    answers, run, progress = [], None, gr.Progress()
+    for done, (path, caption) in enumerate(asked):
+        if len(asked) > 1:
+            progress((done, len(asked)), desc="Asking the network", unit="pictures")
+        name = caption or Path(path).name
+        answer, run = _answer(store, predictor, Path(path), name, int(top_k), run)
         answers.append(answer)
     if len(pictures) > MAX_PICTURES:
         gr.Warning(
@@ -122,10 +130,22 @@ def shown_copies(pictures: Pictures) -> Any:
             continue
         changed = True
         try:
-            kept.append((read_image(path), caption or Path(path).name))
+            kept.append((_copy_for_browsers(read_image(path)), caption or Path(path).name))
         except ImageError as error:
             gr.Warning(str(error))
     return gr.Gallery(kept) if changed else gr.skip()
+
+
+def _copy_for_browsers(image: Image.Image) -> str:
+    """A file with the same pixels, so that the answer is the same as for the original."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=1)  # more takes seconds for a photograph
+    return _served_file("picture.png", buffer.getvalue())
+
+
+def _served_file(name: str, data: bytes) -> str:
+    """Put a file where Gradio serves it, and deletes it when it is old."""
+    return save_bytes_to_cache(data, name, get_upload_folder())
 
 
 def obstacle(store: Store, *inputs: Any) -> str:
@@ -177,6 +197,15 @@ def invitation(choice: Choice, config: ModelConfig) -> str:
     return f"Add a picture of one of: {names}. The answer appears here."
 
 
+def most_answers(store: Store, *inputs: Any) -> int:
+    """Where the slider for the number of answers ends: at the class count, and not over 20."""
+    try:
+        num_classes = store.config(_choice(*inputs)).num_classes
+    except (ValueError, gr.Error):
+        num_classes = MOST_TOP_K
+    return max(2, min(MOST_TOP_K, num_classes))  # a slider needs two ends
+
+
 def show_answer(answer: Answer, run: "RunInfo | None") -> str:
     """The k best classes as bars, best first, and a quiet line on what it took."""
     if answer.prediction is None:
@@ -194,25 +223,29 @@ def show_answer(answer: Answer, run: "RunInfo | None") -> str:
 def examples() -> list[list[str]]:
     """Paths of example pictures, one a shape, drawn into a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="vgg-studio-"))
-    paths = []
-    for name, state in EXAMPLES.items():
-        path = folder / f"{name}.png"
-        draw_shape(name, Random(f"{state}/{name}"), size=EXAMPLE_SIZE).save(path)
-        paths.append([str(path)])
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return [[str(path)] for path in draw_examples(folder)]
+
+
+def draw_examples(folder: Path) -> list[Path]:
+    """Draw the examples as `arrow.png`, `circle.png`, …"""
+    paths = [folder / f"{name}.png" for name in EXAMPLES]
+    for path, state in zip(paths, EXAMPLES.values(), strict=True):
+        draw_shape(path.stem, Random(f"{state}/{path.stem}"), size=EXAMPLE_SIZE).save(path)
     return paths
 
 
 def _answer(
-    store: Store, predictor: Any, path: Path, top_k: int, run: Any, *, many: bool
+    store: Store, predictor: Any, path: Path, name: str, top_k: int, run: Any
 ) -> tuple[Answer, Any]:
     try:
         image = predictor.read(path)
     except ImageError as error:
-        return Answer(path.name, error=str(error)), run
+        return Answer(name, error=str(error)), run
     with store.device_lock:  # one picture at a time, so that others get their turn
         prediction = predictor.predict([image], top_k=top_k)[0]
         run = predictor.last_run
-    return Answer(path.name, prediction, thumbnail=_thumbnail(image) if many else ""), run
+    return Answer(name, prediction, thumbnail=_thumbnail(image)), run
 
 
 def _thumbnail(image: Image.Image) -> str:
@@ -229,29 +262,26 @@ def _rows(answers: list[Answer]) -> list[list[Any]]:
     for number, answer in enumerate(answers, start=1):
         picture = f"<img src='{answer.thumbnail}' alt=''>" if answer.thumbnail else ""
         if answer.prediction is None:
-            rows.append([number, picture, escape(answer.name), "not read", None, answer.error])
+            rows.append([number, picture, answer.name, "not read", None, answer.error])
             continue
         names, probs = answer.prediction.class_names, answer.prediction.probs
         second = f"{names[1]} ({100 * probs[1]:.1f} %)" if len(names) > 1 else ""
-        rows.append(
-            [number, picture, escape(answer.name), names[0], round(100 * probs[0], 1), second]
-        )
+        rows.append([number, picture, answer.name, names[0], round(100 * probs[0], 1), second])
     return rows
 
 
 def _csv_file(answers: list[Answer], top_k: int) -> str:
     """The table as a file for download, in the columns of the command line's `--csv`."""
     places = max((len(a.prediction.probs) for a in answers if a.prediction), default=top_k)
-    file = Path(tempfile.mkdtemp(prefix="vgg-studio-")) / "predictions.csv"
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        table = csv.writer(opened)
-        columns = [f"{n}_{place}" for place in range(1, places + 1) for n in ("class", "prob")]
-        table.writerow(["image", *columns, "error"])
-        for answer in answers:
-            top = answer.prediction.to_json() if answer.prediction else []
-            row = {"image": answer.name, "top": top, "error": answer.error}
-            table.writerow(csv_row(row, places))
-    return str(file)
+    text = StringIO(newline="")
+    table = csv.writer(text)
+    columns = [f"{n}_{place}" for place in range(1, places + 1) for n in ("class", "prob")]
+    table.writerow(["image", *columns, "error"])
+    for answer in answers:
+        top = answer.prediction.to_json() if answer.prediction else []
+        row = {"image": answer.name, "top": top, "error": answer.error}
+        table.writerow(csv_row(row, places))
+    return _served_file("predictions.csv", text.getvalue().encode())
 
 
 def _run_line(run: "RunInfo | None") -> str:
@@ -271,13 +301,15 @@ def _choice(*inputs: Any) -> Choice:
 
 def build(store: Store, sidebar: Sidebar) -> None:
     """Lay the tab out and wire it."""
-    start = empty_state(store, *[component.value for component in sidebar.choice])
+    chosen = [component.value for component in sidebar.choice]
+    start = empty_state(store, *chosen)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            with gr.Tabs():
+            with gr.Tabs() as places:
                 with gr.Tab("Picture", id="picture") as picture_tab:
                     image = gr.Gallery(
-                        label="Pictures: drop, paste or take them",
+                        [],  # the gallery adds a pasted picture to a list, not to None
+                        label="Pictures",
                         sources=["upload", "webcam", "clipboard"],
                         type="filepath",
                         file_types=["image", *sorted(IMAGE_SUFFIXES)],
@@ -318,14 +350,14 @@ def build(store: Store, sidebar: Sidebar) -> None:
             download = gr.DownloadButton("Download as CSV", visible=False, elem_id="download-csv")
             top_k = gr.Slider(
                 1,
-                MOST_TOP_K,
+                most_answers(store, *chosen),
                 value=TOP_K,
                 step=1,
                 label="Answers to show (top k)",
                 elem_id="top-k",
             )
             button = gr.Button("Predict", variant="primary", elem_id="predict")
-    source = gr.State("picture")
+    place = gr.Textbox("picture", visible=False)  # the open tab
 
     shown = [prediction, table, download]
     quiet: dict[str, Any] = {"api_visibility": "private"}
@@ -338,22 +370,33 @@ def build(store: Store, sidebar: Sidebar) -> None:
         return text, gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
     def answer(
-        place: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
+        opened: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
     ) -> tuple[str, Any, Any]:
-        if place == "draw":
+        if opened == "draw":
             return answer_drawing(drawing, k, *inputs)
         return answer_pictures(pictures, k, *inputs)
 
-    def choose_example(sample: list[str]) -> list[str]:
-        return [sample[0]]
+    def instead(*inputs: Any) -> tuple[Any, Any, Any]:
+        if refusal := obstacle(store, *inputs):
+            return refusal, gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+        return gr.skip(), gr.skip(), gr.skip()
+
+    def open_place(opened: str, *inputs: Any) -> tuple[Any, ...]:
+        return opened, *answer(opened, *inputs)
+
+    def choose_example(sample: list[str], k: float, *inputs: Any) -> tuple[Any, ...]:
+        pictures: Pictures = [(sample[0], None)]
+        return pictures, gr.Tabs(selected="picture"), *answer_pictures(pictures, k, *inputs)
 
     def open_row(event: gr.SelectData) -> Any:
         return gr.Gallery(selected_index=int(event.row_value[0]) - 1)
 
-    def strip_for(model: str) -> Any:
-        return gr.Column(visible=model == STARTER)
+    def fit(k: float, *inputs: Any) -> tuple[Any, Any]:
+        most = most_answers(store, *inputs)
+        strip = gr.Column(visible=inputs[0] == STARTER)
+        return strip, gr.Slider(maximum=most, value=min(k, most))
 
-    everything = [source, image, draw, top_k, *sidebar.choice]
+    everything = [place, image, draw, top_k, *sidebar.choice]
     image.upload(shown_copies, image, image, show_progress="hidden", **quiet)
     image.change(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)
     draw.change(
@@ -365,18 +408,24 @@ def build(store: Store, sidebar: Sidebar) -> None:
         **quiet,
     )
     # The gallery's own change event follows what a person does to it, not what an event puts in.
-    chosen = examples_set.click(
-        choose_example, examples_set, image, show_progress="hidden", **quiet
+    examples_set.click(
+        choose_example,
+        [examples_set, top_k, *sidebar.choice],
+        [image, places, *shown],
+        show_progress_on=prediction,
+        **quiet,
     )
-    chosen.then(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)
     table.select(open_row, None, image, show_progress="hidden", **quiet)
-    picture_tab.select(lambda: "picture", None, source, queue=False, **quiet)
-    draw_tab.select(lambda: "draw", None, source, queue=False, **quiet)
+    for tab, name in ((picture_tab, "picture"), (draw_tab, "draw")):
+        opening = partial(open_place, name)
+        tab.select(opening, everything[1:], [place, *shown], show_progress="hidden", **quiet)
     button.click(answer, everything, shown, **quiet)
     top_k.release(answer, everything, shown, show_progress="minimal", **quiet)
+    for choosing in sidebar.choosing:  # while weights come, no answer of another model stands here
+        choosing.then(instead, sidebar.choice, shown, show_progress="hidden", **quiet)
     for change in sidebar.changes:
         change.then(answer, everything, shown, **quiet)
-        change.then(strip_for, sidebar.choice[0], strip, show_progress="hidden", **quiet)
+        change.then(fit, everything[3:], [strip, top_k], show_progress="hidden", **quiet)
 
 
 _PAD = """<div class="pad">

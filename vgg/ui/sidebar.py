@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -36,8 +36,11 @@ class Sidebar:
 
     panel: gr.Sidebar
     choice: list[gr.components.Component]  # in the order of `choice_from_inputs`
-    status: gr.HTML
+    shown: list[gr.components.Component]  # in the order of `show`
+    choosing: list[gr.events.Dependency]  # each ends when another choice is shown
     changes: list[gr.events.Dependency]  # each ends when the new choice is ready
+    bring: Callable[..., Any]  # event handler: brings the chosen weights to this machine
+    progress: list[gr.components.Component]  # what `bring` tells
 
 
 def entries(store: Store) -> list[tuple[str, str]]:
@@ -62,9 +65,11 @@ def facts(config: ModelConfig) -> str:
             f"multiply-and-add steps for one picture of {size} x {size} pixels",
         ),
     ]
-    accuracy = config.extra.get("accuracy")
+    training = config.extra.get("training")
+    training = training if isinstance(training, dict) else {}
+    accuracy = training.get("accuracy")
     if isinstance(accuracy, int | float) and config.trained:
-        count = config.extra.get("held_out")
+        count = training.get("held_out")
         of = f" of {count} pictures" if isinstance(count, int) else ""
         rows.append(
             ("Accuracy", f"{100 * accuracy:.1f} %{of}", "on pictures that it did not learn from")
@@ -93,7 +98,7 @@ def headline(store: Store, choice: Choice) -> str:
     except ValueError as error:
         return escape(str(error))
     label = {STARTER: "Starter", IMAGENET: "ImageNet", NEW: "New network"}.get(
-        choice.model, choice.model
+        choice.model, store.label(choice.model)
     )
     kind = "shapes" if choice.model == STARTER else "classes"
     text = f"{label} · VGG-{config.depth} · {config.num_classes} {kind}"
@@ -106,7 +111,7 @@ def on_model(store: Store, model: str, *rest: Any) -> list[Any]:
     if model == IMAGENET:
         choice = imagenet_choice(choice)
     elif model != NEW:
-        choice = store.choice_of(model)
+        choice = _known_choice(store, model)
     return show(store, choice)
 
 
@@ -115,10 +120,22 @@ def on_part(store: Store, *inputs: Any) -> list[Any]:
     value means a new network. An ImageNet model has eight forms, and takes another class count."""
     choice = _choice(*inputs)
     if choice.model not in (IMAGENET, NEW):
-        own = store.choice_of(choice.model)
+        own = _known_choice(store, choice.model)
         if choice != own:
             choice = replace(choice, model=NEW)
     return show(store, choice)
+
+
+def choose(store: Store, name: str) -> list[Any]:
+    """Updates that choose a model by its name, such as one that was just trained."""
+    if not name:
+        return [gr.skip()] * 9
+    choice = store.choice_of(name)
+    model, *rest = show(store, choice)
+    listed = entries(store)
+    if name in store.private:
+        listed.insert(1, (store.label(name), name))
+    return [gr.Dropdown(listed, value=model), *rest]
 
 
 def show(store: Store, choice: Choice) -> list[Any]:
@@ -147,7 +164,7 @@ def fetch(store: Store, downloads: "Downloads", *inputs: Any) -> Iterator[tuple[
     try:
         choice = _choice(*inputs)
         trained = store.config(choice).trained
-    except gr.Error:
+    except (gr.Error, ValueError):  # it is said elsewhere
         trained = False
     name = store.name(choice) if trained else ""
     if not trained or store.is_here(name):
@@ -304,10 +321,11 @@ def build(store: Store) -> Sidebar:
         ],
         width.release(part_changed, inputs, shown, **quiet),
     ]
-    ready = [event.then(bring, inputs, [status, stop], **quiet) for event in chosen]
+    progress: list[gr.components.Component] = [status, stop]
+    ready = [event.then(bring, inputs, progress, **quiet) for event in chosen]
     stop.click(downloads.stop, inputs, None, queue=False, **quiet)
     line.click(None, None, None, js=_TOGGLE)
-    return Sidebar(panel, inputs, status, ready)
+    return Sidebar(panel, inputs, shown, chosen, ready, bring, progress)
 
 
 def _choice(*inputs: Any) -> Choice:
@@ -316,6 +334,14 @@ def _choice(*inputs: Any) -> Choice:
         return choice_from_inputs(*inputs)
     except (ValueError, TypeError) as error:
         raise gr.Error(str(error), title="This network can't be", print_exception=False) from error
+
+
+def _known_choice(store: Store, name: str) -> Choice:
+    """`Store.choice_of`; that a model has gone is said on the page."""
+    try:
+        return store.choice_of(name)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def _problem(text: str) -> str:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IMAGENET = "imagenet"  # the sidebar's entry for the eight ImageNet models
-NEW = "new"  # the sidebar's entry for a network that is not trained yet
+# Entries of the sidebar's list. The slash keeps them apart from the folders in weights/.
+IMAGENET = "/imagenet"  # the eight ImageNet models
+NEW = "/new"  # a network that is not trained yet
 KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
 
 
@@ -74,8 +75,11 @@ class Store:
 
     settings: Settings = Settings()
     device_lock: threading.Lock = field(default_factory=threading.Lock)
+    # Models that strangers trained on a public page, by a key that only their owner has.
+    private: dict[str, Path] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
-    _loaded: "OrderedDict[tuple[str, float], Predictor]" = field(default_factory=OrderedDict)
+    # name -> (when its weights were written, the predictor); the longest unused stands first
+    _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
     _warming: threading.Thread | None = None
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -85,13 +89,20 @@ class Store:
 
     def listed(self) -> list[ListedModel]:
         """All models that are on this machine."""
-        return available_models(self.settings.weights_dir)
+        found = available_models(self.settings.weights_dir)
+        if self.first_name not in {*(model.name for model in found), *IMAGENET_NAMES}:
+            config = find_config(self.settings.model, weights_dir=self.settings.weights_dir)
+            found.insert(0, ListedModel(self.first_name, config))
+        return found
 
     @property
     def first_name(self) -> str:
         """The model of `--model` as visitors may see it: a folder's name without its path."""
         spec = self.settings.model
-        return spec if spec in (STARTER, *IMAGENET_NAMES) else Path(spec).stem
+        if spec in (STARTER, *IMAGENET_NAMES):
+            return spec
+        name = Path(spec).name
+        return f"{name} (given)" if name in (STARTER, *IMAGENET_NAMES) else name
 
     def choice_of(self, name: str) -> Choice:
         """The sidebar's state for a model by its name."""
@@ -131,11 +142,17 @@ class Store:
         """The name of the chosen trained model."""
         return choice.architecture if choice.is_imagenet else choice.model
 
+    def label(self, name: str) -> str:
+        """What a person reads for a model's name."""
+        return self.private[name].name if name in self.private else name
+
     def spec_of(self, name: str) -> str:
         """What `load_model` takes for one of this machine's models; `ValueError` for another name:
         a visitor's text never becomes a path."""
         if name == self.first_name:
             return self.settings.model
+        if name in self.private:
+            return str(self.private[name])
         known = [STARTER, *self.own_models()]
         if name not in known and name not in IMAGENET_NAMES:
             raise ValueError(
@@ -161,15 +178,17 @@ class Store:
         spec = self.spec_of(name)
         # A download may take minutes, so it runs before the lock: others predict meanwhile.
         path = find_weights(spec, weights_dir=self.settings.weights_dir, on_progress=on_progress)
-        key = (name, path.stat().st_mtime)  # a model that is trained again under its name is new
+        written = max(p.stat().st_mtime_ns for p in (path, *path.glob("model.safetensors")))
         with self._loading:
-            if key not in self._loaded:
+            loaded_of, predictor = self._loaded.get(name, (0, None))
+            if predictor is None or loaded_of != written:  # trained again under the same name
                 model = load_model(spec, weights_dir=self.settings.weights_dir)
-                self._loaded[key] = Predictor(model, self.settings.device, self.settings.precision)
-                while len(self._loaded) > KEPT_MODELS:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+                predictor = Predictor(model, self.settings.device, self.settings.precision)
+                self._loaded[name] = (written, predictor)
+            self._loaded.move_to_end(name)
+            while len(self._loaded) > KEPT_MODELS:
+                self._loaded.popitem(last=False)
+            return predictor
 
     def warm_up(self) -> None:
         """Load torch and the first model in the background, once. Called when the first page has
@@ -190,6 +209,8 @@ class Store:
 
             if self.is_here(self.first_name):
                 self.predictor(self.first_name)
+        except ValueError as error:
+            log.warning("%s can't be loaded: %s", self.first_name, error)
         except Exception:
             log.exception("the first model could not be loaded")
 

@@ -1,0 +1,170 @@
+"""What the command line prints and writes: rows, tables, progress, a training's events."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from vgg.options import ModelConfig, count_macs, count_parameters, describe_count
+
+SKIPS_TOLD = 20  # skipped files that are named on a terminal
+COUNTED = {
+    "download": "downloaded",
+    "read": "pictures read",
+    "decode": "pictures decoded",
+    "features": "pictures seen by the trunk",
+}
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{name}"
+    return " ".join(str(error).split())
+
+
+def print_prediction(row: dict[str, Any]) -> None:
+    if row["error"]:
+        print(f"{row['image']}\n  not read: {row['error']}")
+        return
+    print(row["image"])
+    for place in row["top"]:
+        print(f"  {100 * place['probability']:5.1f} %  {place['class']}")
+
+
+def print_json_list(rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON list, written row by row: memory stays flat."""
+    lead = "["
+    for row in rows:
+        sys.stdout.write(f"{lead}\n  {json.dumps(row, ensure_ascii=False)}")
+        lead = ","
+    print("[]" if lead == "[" else "\n]")
+
+
+Rows = Iterable[dict[str, Any]]
+
+
+@contextmanager
+def write_rows(file: Path | None, places: int) -> Iterator[Callable[[Rows], Rows]]:
+    """Gives a function that passes rows through and writes each into a CSV table.
+
+    The table stands under its name once all rows are in it, and not before.
+    """
+    if file is None:
+        yield lambda rows: rows
+        return
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+            yield lambda rows: _csv_rows(rows, opened, places)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _csv_rows(rows: Rows, opened: TextIO, places: int) -> Iterator[dict[str, Any]]:
+    table = csv.writer(opened)
+    columns = [f"{name}_{place}" for place in range(1, places + 1) for name in ("class", "prob")]
+    table.writerow(["image", *columns, "error"])
+    for row in rows:
+        table.writerow(csv_row(row, places))
+        yield row
+
+
+def csv_row(row: dict[str, Any], places: int) -> list[str]:
+    """`image`, class and probability of each place, `error`."""
+    cells = [cell for p in row["top"] for cell in (p["class"], f"{p['probability']:.6f}")]
+    return [row["image"], *cells, *[""] * (2 * places - len(cells)), row["error"] or ""]
+
+
+def describe_config(config: ModelConfig) -> list[tuple[str, str]]:
+    """What a person wants to know of a model: (name, value) pairs."""
+    cfg = config.pretrained_cfg
+    parameters = count_parameters(config)
+    names = ", ".join(config.label_names[:10]) + (", …" if config.num_classes > 10 else "")
+    return [
+        ("architecture", config.architecture),
+        ("head", f"{config.head}, width {config.width:g}"),
+        ("classes", f"{config.num_classes} ({names})" if names else "0, a trunk to train on"),
+        ("trained", "yes" if config.trained else "no"),
+        ("weights", f"{describe_count(parameters)} ({4 * parameters / 1e6:.3g} MB in fp32)"),
+        ("one picture", f"{describe_count(count_macs(config))}MAC at {cfg.size} x {cfg.size}"),
+        ("preprocessing", f"{cfg.crop_mode}, crop_pct {cfg.crop_pct:g}, {cfg.interpolation}"),
+    ]
+
+
+@contextmanager
+def progress_line(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function (done, total) that keeps one line on a terminal, and is silent elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    shown = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(1, total)
+        if percent != shown:
+            shown = percent
+            print(f"\r{percent:3d} % {what} ({done} of {total})", end="", file=sys.stderr)
+
+    try:
+        yield tell
+    finally:
+        if shown >= 0:
+            print(file=sys.stderr)
+
+
+@contextmanager
+def told_events() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Gives a function that tells a training's events on standard error, a line each; counting
+    steps share one line on a terminal and are silent elsewhere."""
+    with ExitStack() as lines:
+        counters: dict[str, Callable[[int, int], None]] = {}
+
+        def tell(event: dict[str, Any]) -> None:
+            kind = event["kind"]
+            if "done" in event and "total" in event:
+                if kind not in counters:
+                    lines.close()
+                    counters[kind] = lines.enter_context(progress_line(COUNTED.get(kind, kind)))
+                counters[kind](event["done"], event["total"])
+                return
+            if text := event_line(event):
+                lines.close()
+                counters.clear()
+                print(text, file=sys.stderr, flush=True)
+
+        yield tell
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """One event of a training in words; empty for those that say nothing to a person."""
+    kind = event["kind"]
+    if kind in ("plan", "warning"):
+        return f"{kind}: {event['message']}"
+    if kind == "scan":
+        counts = event["counts"]
+        lines = [f"{sum(counts.values())} pictures in {len(counts)} classes"]
+        lines += [f"  {name}: {count}" for name, count in counts.items()]
+        skipped = event["skipped"]
+        lines += [f"skipped {s['file']}: {s['reason']}" for s in skipped[:SKIPS_TOLD]]
+        if len(skipped) > SKIPS_TOLD:
+            lines.append(f"skipped {len(skipped) - SKIPS_TOLD} more")
+        return "\n".join([*lines, *(f"note: {hint}" for hint in event["hints"])])
+    if kind == "split":
+        return f"{event['held_out']} pictures held out to test it, {event['train']} to learn from"
+    if kind == "resume":
+        return "going on from the state that was saved last"
+    if kind == "epoch":
+        return (
+            f"epoch {event['number']} of {event['epochs']}: loss {event['loss']:.3f}, "
+            f"{100 * event['held_out']:.1f} % of the held-out pictures, "
+            f"{event['pictures_per_second']:.0f} pictures a second, "
+            f"{event['seconds_left']:.0f} s left"
+        )
+    return ""

@@ -1,0 +1,183 @@
+"""Training jobs that outlive the browser tab: one runs, the others wait in a visible queue."""
+
+import logging
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vgg.options import IMAGENET_NAMES, TrainOptions
+from vgg.ui.store import Store
+from vgg.weights import STARTER, default_weights_dir
+
+log = logging.getLogger(__name__)
+
+WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
+KEPT_JOBS = 100  # finished ones are forgotten after so many
+MOST_WAITING = 8
+MAX_NAME = 60
+VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Job:
+    """One training. Its id can't be guessed: who has it may watch and stop the job."""
+
+    folder: Path  # pictures, a sub-folder a class
+    out: Path  # of the model that it makes
+    options: TrainOptions
+    owned: bool = True  # the folder is a copy of ours and goes when the job ends
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    state: str = WAITING
+    events: list[Event] = field(default_factory=list)
+    error: str = ""
+    result: dict[str, Any] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        return self.out.name
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (DONE, STOPPED, FAILED)
+
+    def last(self, kind: str) -> Event | None:
+        """The newest event of a kind."""
+        return next((e for e in reversed(self.events) if e["kind"] == kind), None)
+
+    def all(self, kind: str) -> list[Event]:
+        """All events of a kind, oldest first."""
+        return [event for event in self.events if event["kind"] == kind]
+
+
+class Jobs:
+    """The queue and the one thread that works on it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+
+    def submit(self, folder: Path, name: str, options: TrainOptions, *, owned: bool = True) -> Job:
+        """Queue a training; it starts at once where none runs. `ValueError` where too many wait."""
+        with self._changed:
+            if sum(job.state == WAITING for job in self._jobs.values()) >= MOST_WAITING:
+                raise ValueError(
+                    f"{MOST_WAITING} trainings wait already; try again when one of them is done"
+                )
+            job = Job(folder, self._free_folder(name), options, owned)
+            if self.store.settings.public:
+                # Visitors are strangers to each other: only the job's id leads to its model.
+                job.out = self._home / VISITORS / job.id / clean_name(name)
+                self.store.private[job.id] = job.out
+            self._jobs[job.id] = job
+            self._forget_old()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="training", daemon=True)
+                self._worker.start()
+            self._changed.notify_all()
+            return job
+
+    def model(self, job: Job) -> str:
+        """The name under which the page finds the model that a job has made; empty before."""
+        if not (job.is_over and job.result):
+            return ""
+        return job.id if job.id in self.store.private else job.name
+
+    def find(self, job_id: str | None) -> Job | None:
+        """The job with this id."""
+        with self._changed:
+            return self._jobs.get(job_id or "")
+
+    def place(self, job: Job) -> int:
+        """0 for a job that runs or is over; 1 for the next in the queue."""
+        with self._changed:
+            waiting = [j.id for j in self._jobs.values() if j.state == WAITING]
+        return waiting.index(job.id) + 1 if job.id in waiting else 0
+
+    def stop(self, job: Job) -> None:
+        """Stop a job; one that runs keeps its best model so far."""
+        with self._changed:
+            job.stop.set()
+            if job.state == WAITING:
+                self._end(job, STOPPED)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (job := self._next()) is None:
+                    self._changed.wait()
+                job.state, job.started = RUNNING, time.time()
+            self._run(job)
+
+    def _next(self) -> Job | None:
+        return next((job for job in self._jobs.values() if job.state == WAITING), None)
+
+    def _run(self, job: Job) -> None:
+        from vgg.training import train
+
+        state = FAILED
+        try:
+            result = train(
+                job.folder,
+                out=job.out,
+                options=job.options,
+                weights_dir=self.store.settings.weights_dir,
+                on_event=job.events.append,
+                should_stop=job.stop.is_set,
+                lock=self.store.device_lock,
+            )
+            job.result = result.to_json()
+            state = STOPPED if job.stop.is_set() else DONE
+        except ValueError as error:
+            job.error = str(error)
+        except Exception as error:
+            log.exception("training %s failed", job.name)
+            job.error = f"the training failed ({type(error).__name__}); the server's log says more"
+        with self._changed:
+            self._end(job, state)
+
+    def _end(self, job: Job, state: str) -> None:
+        job.state, job.ended = state, time.time()
+        if job.owned:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    @property
+    def _home(self) -> Path:
+        return Path(self.store.settings.weights_dir or default_weights_dir())
+
+    def _forget_old(self) -> None:
+        over = [job.id for job in self._jobs.values() if job.is_over]
+        for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
+            del self._jobs[job_id]
+            if self.store.private.pop(job_id, None):
+                shutil.rmtree(self._home / VISITORS / job_id, ignore_errors=True)
+
+    def _free_folder(self, name: str) -> Path:
+        """A new folder for the model: `photos`, or `photos-2` where that is taken."""
+        base = clean_name(name)
+        taken = {job.out.name for job in self._jobs.values() if not job.is_over}
+        number, out = 1, self._home / base
+        while out.exists() or out.name in {*taken, STARTER, *IMAGENET_NAMES}:
+            number += 1
+            out = self._home / f"{base}-{number}"
+        return out
+
+
+def clean_name(name: str) -> str:
+    """A name for a model's folder: letters, digits, `-`, `_`, `.`; `model` where none is left."""
+    plain = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")[:MAX_NAME]
+    return plain or "model"
