@@ -1,12 +1,12 @@
 """A checkpoint is a folder: `model.safetensors` and `config.json`, written and read here."""
 
-import pickle
-import zipfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,30 +28,35 @@ class Checkpoint:
 
 
 def save_checkpoint(model: VGG, folder: Path, *, dtype: torch.dtype | None = None) -> Path:
-    """Write `model` into `folder`; `dtype` float16 halves the file. Each file appears whole.
+    """Write `model` into `folder`; `dtype` float16 halves the file. Both files appear whole.
 
+    Biases and batch norm stay as they are: they are few, and variances can overflow float16.
     Returns the folder.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    _check_state(state, model.config)
     state = {
-        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for key, value in model.state_dict().items()
+        key: value.detach().to("cpu", dtype if value.ndim > 1 else None).contiguous()
+        for key, value in state.items()
     }
-    part = folder / f"{WEIGHTS_FILE}.part"
-    save_file(state, part, metadata={"format": "pt"})
-    write_text(folder / CONFIG_FILE, dump_config(model.config), before=(part, WEIGHTS_FILE))
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / CONFIG_FILE) as config, replacing(folder / WEIGHTS_FILE) as weights:
+        save_file(state, weights, metadata={"format": "pt"})
+        config.write_text(dump_config(model.config), encoding="utf-8")
     return folder
 
 
-def write_text(path: Path, text: str, *, before: tuple[Path, str] | None = None) -> None:
-    """Write a text file beside its place, then rename it there: readers see all of it or the old
-    one. `before` is a finished file and its final name, renamed first."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to. It takes the place of `path` where the block ends well, so
+    readers see all of it or what was there before; else it is removed."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    if before is not None:
-        before[0].replace(path.with_name(before[1]))
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -91,30 +96,35 @@ def read_state(file: Path) -> State:
     """
     if file.suffix not in WEIGHTS_SUFFIXES:
         raise ValueError(f"{file.name} is no file of weights; those end in .safetensors or .pth")
+    loaded = _load(file)
     try:
-        if file.suffix == ".safetensors":
-            return to_ours(load_file(file))
-        return to_ours(unwrap(_read_pickle(file)))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{file.name} holds more than weights and could run code when loaded, so it was not "
-            "opened; save the state dict alone, best as .safetensors"
-        ) from error
-    except (SafetensorError, OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file.name} is damaged or cut off ({_first_line(error)}); download or save it again"
-        ) from error
+        return to_ours(unwrap(loaded))
     except ValueError as error:
         raise ValueError(f"{file.name}: {error}") from error
 
 
-def _read_pickle(file: Path) -> object:
-    with file.open("rb") as opened:
-        head = opened.read(2)
-    if not head:
-        raise EOFError("the file is empty")
-    # Only the newer format, a zip file, can be mapped into memory.
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=head == b"PK")
+def _load(file: Path) -> object:
+    """What the file holds, whatever that is."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(2)
+    except OSError as error:
+        raise ValueError(f"{file.name} can't be read ({error.strerror})") from error
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        with warnings.catch_warnings(action="ignore"):  # torch's doubts about a strange file
+            # Only the newer format, a zip file, can be mapped into memory.
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=head == b"PK")
+    except Exception as error:  # a damaged pickle can fail with nearly any of them
+        if "GLOBAL" in str(error):  # torch's word for a class or function that it will not call
+            raise ValueError(
+                f"{file.name} holds more than weights and could run code when loaded, so it was "
+                "not opened; save the state dict alone, best as .safetensors"
+            ) from error
+        raise ValueError(
+            f"{file.name} is damaged, cut off or no file of weights; download or save it again"
+        ) from error
 
 
 def build_model(
@@ -127,24 +137,30 @@ def build_model(
 
     Keys and shapes are checked first: a `ValueError` names the first that does not fit.
     """
-    config = checkpoint.config
-    with torch.device("meta"):  # shapes without memory: nothing is filled in to be overwritten
-        model = VGG.from_config(config, init_weights=False)
-    state = dict(checkpoint.state)
-    expected = model.state_dict()
-    for key, like in expected.items():
-        if key.endswith("num_batches_tracked") and key not in state:
-            state[key] = torch.zeros((), dtype=torch.long)
-        _check_tensor(key, state.get(key), like, config)
-    if surplus := [key for key in state if key not in expected]:
-        raise ValueError(f"{surplus[0]} is in the file, but {_described(config)} has no such layer")
+    model = _check_state(checkpoint.state, checkpoint.config)
     target = dtype or torch.float32
     state = {
         key: value.to(device, target if value.is_floating_point() else None)
-        for key, value in state.items()
+        for key, value in checkpoint.state.items()
     }
+    for key in model.state_dict():  # counted by newer versions of torch only
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, torch.zeros((), dtype=torch.long, device=device))
     model.load_state_dict(state, assign=True)
     return model.eval()
+
+
+def _check_state(state: State, config: ModelConfig) -> VGG:
+    """The network that `config` describes, without memory, once every key and shape fits it."""
+    with torch.device("meta"):
+        model = VGG.from_config(config, init_weights=False)
+    expected = model.state_dict()
+    for key, like in expected.items():
+        if key in state or not key.endswith("num_batches_tracked"):
+            _check_tensor(key, state.get(key), like, config)
+    if surplus := [key for key in state if key not in expected]:
+        raise ValueError(f"{surplus[0]} is in the file, but {_described(config)} has no such layer")
+    return model
 
 
 def _check_tensor(key: str, value: Tensor | None, like: Tensor, config: ModelConfig) -> None:
@@ -164,7 +180,3 @@ def _described(config: ModelConfig) -> str:
         f"{config.architecture} with {config.num_classes} classes, head {config.head} "
         f"and width {config.width:g}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160] or type(error).__name__

@@ -169,8 +169,11 @@ def run_predict(options: argparse.Namespace) -> int:
         raise UsageError(found[0][1] if len(found) == 1 else f"none can be read: {found[0][1]}")
     if options.csv is not None:
         check_writable(options.csv)
+    from vgg.weights import find_weights, load_model
+
+    # First of all, because what follows imports torch and that takes seconds.
+    find_weights(options.model, weights_dir=options.weights_dir)
     from vgg.predictor import Predictor
-    from vgg.weights import load_model
 
     model = load_model(options.model, weights_dir=options.weights_dir)
     check_trained(model.config, options.model)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -18,12 +19,12 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind in KINDS if _has(kind)))
     kind, _, number = name.partition(":")
-    if kind not in KINDS or (number and not number.isdecimal()):
+    if kind not in KINDS or not re.fullmatch("[a-z]+(:[0-9]{1,3})?", name):
         raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N, mps or xpu")
     there = [kind for kind in KINDS if _has(kind)]
     if kind not in there:
         raise ValueError(f"this machine has no {kind} device; it has {', '.join(there)}")
-    if number and kind != "cpu" and int(number) >= _count(kind):
+    if number and int(number) >= _count(kind):
         raise ValueError(f"this machine has {_count(kind)} {kind} device(s); {name} is not one")
     return torch.device(name)
 
@@ -89,7 +90,7 @@ def _has(kind: str) -> bool:
 
 
 def _count(kind: str) -> int:
-    return 1 if kind == "mps" else getattr(torch, kind).device_count()
+    return 1 if kind in ("mps", "cpu") else getattr(torch, kind).device_count()
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -2,14 +2,16 @@
 
 import re
 
+import torch
 from torch import Tensor
 
 from vgg.options import (
-    CHANNELS,
+    HIDDEN,
     STAGES,
     ModelConfig,
     architecture_name,
     classifier_inputs,
+    convolution_sizes,
     scaled,
 )
 
@@ -18,27 +20,27 @@ State = dict[str, Tensor]
 # What training scripts and wrappers put around or before a network's own names.
 _ENVELOPES = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
-_TIMM = {
-    "pre_logits.fc1": "classifier.0",
+_NAMES = {
+    "pre_logits.fc1": "classifier.0",  # timm
     "pre_logits.fc2": "classifier.3",
     "head.fc": "classifier.6",
+    "conv_layers": "features",  # the lesson
+    "fc_layers": "classifier",
 }
-_LESSON = {"conv_layers": "features", "fc_layers": "classifier"}
 _PARTS = re.compile(r"(features|classifier)\.(\d+)\.(\w+)")
 
 
 def unwrap(loaded: object) -> State:
     """The state dict inside what a `.pth` file held: itself, or behind a known key."""
-    while isinstance(loaded, dict):
-        inner = next((loaded[k] for k in _ENVELOPES if isinstance(loaded.get(k), dict)), None)
-        if inner is None:
-            break
-        loaded = inner
+    for _ in _ENVELOPES:  # a bounded number of times: a dictionary may hold itself
+        if isinstance(loaded, dict):
+            inside = (loaded[key] for key in _ENVELOPES if isinstance(loaded.get(key), dict))
+            loaded = next(inside, loaded)
     if not isinstance(loaded, dict) or not loaded:
         raise ValueError("the file holds no weights (a dictionary of names and tensors)")
-    wrong = next((k for k, v in loaded.items() if not isinstance(v, Tensor)), None)
+    wrong = next((key for key, value in loaded.items() if not _is_plain(value)), None)
     if wrong is not None:
-        raise ValueError(f"the file holds no plain weights: {wrong!r} is not a tensor")
+        raise ValueError(f"the file holds more than weights: {wrong!r} is no plain tensor")
     return {str(key): value for key, value in loaded.items()}
 
 
@@ -63,9 +65,9 @@ def infer_config(state: State) -> ModelConfig:
             f"these are not a VGG's weights: {len(convolutions)} convolutions found, "
             f"but a VGG has {', '.join(str(sum(s)) for s in STAGES.values())}"
         )
-    width = _width_of(convolutions[-1].shape[0])
     batch_norm = any(key.endswith("running_mean") for key in state)
     layers = [v for k, v in _in_order(state, "classifier") if v.ndim == 2]
+    width = _width_of(depth, [v.shape[0] for v in convolutions], [v.shape[0] for v in layers[:-1]])
     head, num_classes = "gap", 0
     if layers:
         num_classes = layers[-1].shape[0]
@@ -85,17 +87,26 @@ def infer_config(state: State) -> ModelConfig:
     )
 
 
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
+
+
 def _rename(key: str) -> str:
     while prefix := next((p for p in _PREFIXES if key.startswith(p)), None):
         key = key.removeprefix(prefix)
-    for old, new in {**_TIMM, **_LESSON}.items():
+    for old, new in _NAMES.items():
         if key.startswith(f"{old}."):
             return f"{new}{key.removeprefix(old)}"
     return key
 
 
 def _number(state: State) -> State:
-    """Give the layers torchvision's numbers where a VGG counts them otherwise (an ReLU or a dropout
+    """Give the layers torchvision's numbers where a VGG counts them otherwise (a ReLU or a dropout
     that is not a module of its own shifts all that follow)."""
     indices: dict[str, list[int]] = {"features": [], "classifier": []}
     kinds: dict[tuple[str, int], str] = {}
@@ -146,7 +157,14 @@ def _depth_of(convolutions: int) -> int | None:
     return next((depth for depth, stages in STAGES.items() if sum(stages) == convolutions), None)
 
 
-def _width_of(last_channels: int) -> float:
-    width = last_channels / CHANNELS[-1]
-    # Rounding may hide the width that was asked for; two decimals are what a person would type.
-    return next(w for w in (round(width, 2), width) if scaled(CHANNELS[-1], w) == last_channels)
+def _width_of(depth: int, channels: list[int], hidden: list[int]) -> float:
+    """The width that gives these counts: of all that do, the one with the fewest decimals, as a
+    person would type it. Where none does, the check of the shapes will say what is wrong."""
+    full = [outputs for _, _, outputs in convolution_sizes(depth, 1.0)] + [HIDDEN for _ in hidden]
+    counts = channels + hidden
+    pairs = list(zip(counts, full, strict=True))
+    lowest = max(((count - 0.5) / most for count, most in pairs if count > 1), default=0.0)
+    highest = min((count + 0.5) / most for count, most in pairs)
+    middle = (lowest + highest) / 2
+    typed = (round(middle, decimals) for decimals in range(1, 6))
+    return next((w for w in typed if w > 0 and [scaled(m, w) for m in full] == counts), middle)

@@ -108,16 +108,7 @@ class VGG(nn.Module):
     def initialize(self) -> None:
         """He initialisation (He et al. 2015, section 2.2, fan-out) of the convolutions; 1 and 0
         for batch norm; N(0, 0.01) and 0 for fully connected layers."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+        self.apply(_initialize_layer)
 
     @property
     def stage_ends(self) -> list[int]:
@@ -160,7 +151,8 @@ class VGG(nn.Module):
 
     def fold_batch_norm(self) -> "VGG":
         """Merge every batch norm into the convolution before it, in place: same answers in eval
-        mode, fewer steps (Jacob et al. 2017, section 3.2). Layer indices stay as they were."""
+        mode, fewer steps (Jacob et al. 2017, section 3.2). Layer indices stay as they were; the
+        result is for predicting only, a checkpoint keeps batch norm."""
         if self.training:
             raise ValueError("batch norm can be folded in eval mode only; call .eval() first")
         for index, layer in enumerate(self.features):
@@ -170,18 +162,31 @@ class VGG(nn.Module):
         return self
 
     def set_classes(self, num_classes: int, label_names: tuple[str, ...] | None = None) -> None:
-        """Replace the last layer by a new, untrained one of `num_classes` outputs."""
+        """Replace the last layer by a new, untrained one of `num_classes` outputs.
+
+        A trunk gets a whole classifier; `num_classes` 0 makes a trunk again.
+        """
         config = self.config.with_classes(num_classes)
         if label_names is not None:
             config = replace(config, label_names=tuple(label_names))
-        sizes = classifier_sizes(num_classes, config.head, config.width)
-        like = next(self.parameters())
-        last = nn.Linear(*sizes[-1], device=like.device, dtype=like.dtype)
-        nn.init.normal_(last.weight, 0, 0.01)
-        nn.init.zeros_(last.bias)
-        if len(self.classifier):
-            self.classifier[-1] = last
-        else:
-            fresh = VGG.from_config(config)
-            self.classifier = fresh.classifier.to(like.device, like.dtype)
         self.config = config
+        layers = classifier_sizes(num_classes, config.head, config.width)
+        if layers and len(self.classifier):
+            fresh: nn.Module = nn.Linear(*layers[-1])
+            self.classifier[-1] = fresh
+        else:
+            fresh = self.classifier = self._make_classifier()
+        like = next(self.features.parameters())
+        fresh.apply(_initialize_layer).to(like.device, like.dtype).train(self.training)
+
+
+def _initialize_layer(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, 0, 0.01)
+        nn.init.zeros_(layer.bias)

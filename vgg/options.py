@@ -4,10 +4,10 @@ No torch here: the page shows a network's size before torch is loaded, by formul
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from reprlib import repr as shown  # short, however large a value a file holds
 from typing import Any
 
 DEPTHS = (11, 13, 16, 19)
@@ -31,6 +31,8 @@ MIN_SIDE = 32  # five poolings halve the picture five times: 32 pixels become on
 MAX_CLASSES = 100_000  # a count above this is a slip of the keyboard, not a wish
 MAX_WIDTH = 8.0
 MAX_IMAGE_SIZE = 2048
+MAX_NUMBER = 1e6  # no field of a config has a use for more, and float32 holds it
+MIN_STD = 1e-6  # a picture is divided by it
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,7 +40,12 @@ IMAGENET_NAMES = tuple(f"vgg{depth}{bn}" for depth in DEPTHS for bn in ("", "_bn
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_plain and abs(value) <= MAX_NUMBER  # false for NaN, too
+
+
+def _is_triple(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 3
 
 
 def _listed(choices: tuple[Any, ...]) -> str:
@@ -63,26 +70,29 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             value = getattr(self, name)
-            if len(value) != 3 or not all(_is_number(v) for v in value):
-                raise ValueError(f"{name} must be three numbers, one a colour, not {value!r}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0, not {list(self.std)}")
+            if not _is_triple(value) or not all(_is_number(v) for v in value):
+                raise ValueError(f"{name} must be three numbers, one a colour, not {shown(value)}")
+        if min(self.std) < MIN_STD:
+            raise ValueError(f"std must be at least {MIN_STD:g}, not {list(self.std)}")
         size = self.input_size
-        if len(size) != 3 or size[0] != 3 or size[1] != size[2] or not isinstance(size[1], int):
-            raise ValueError(f"input_size must be [3, side, side], not {list(size)}")
+        if not _is_triple(size) or size[0] != 3 or size[1] != size[2] or type(size[1]) is not int:
+            raise ValueError(f"input_size must be [3, side, side], not {shown(size)}")
         if not MIN_SIDE <= size[1] <= MAX_IMAGE_SIZE:
             raise ValueError(
                 f"the image size must lie between {MIN_SIDE} and {MAX_IMAGE_SIZE} pixels, "
-                f"not {size[1]}"
+                f"not {shown(size[1])}"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(
-                f"unknown interpolation {self.interpolation!r}; choose {_listed(INTERPOLATIONS)}"
+                f"unknown interpolation {shown(self.interpolation)}; "
+                f"choose {_listed(INTERPOLATIONS)}"
             )
         if self.crop_mode not in CROP_MODES:
-            raise ValueError(f"unknown crop_mode {self.crop_mode!r}; choose {_listed(CROP_MODES)}")
+            raise ValueError(
+                f"unknown crop_mode {shown(self.crop_mode)}; choose {_listed(CROP_MODES)}"
+            )
         if not _is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 1:
-            raise ValueError(f"crop_pct must lie between 0.1 and 1, not {self.crop_pct!r}")
+            raise ValueError(f"crop_pct must lie between 0.1 and 1, not {shown(self.crop_pct)}")
 
     @property
     def size(self) -> int:
@@ -117,8 +127,12 @@ class ModelConfig:
             raise ValueError(
                 f"label_names has {len(self.label_names)} names for {self.num_classes} classes"
             )
+        if not all(isinstance(name, str) and name for name in self.label_names):
+            raise ValueError("label_names must be a list of names, none of them empty")
         if len(set(self.label_names)) != len(self.label_names):
             raise ValueError("label_names has the same name twice; give each class its own")
+        if not isinstance(self.trained, bool):
+            raise ValueError(f"trained must be true or false, not {shown(self.trained)}")
 
     @property
     def depth(self) -> int:
@@ -167,7 +181,7 @@ class ModelConfig:
         known = {f.name for f in fields(cls)} - {"extra"}
         own = {key: value for key, value in data.items() if key in known}
         names = own.pop("label_names", None) or ()
-        if isinstance(names, dict) or not all(isinstance(n, str) and n for n in names):
+        if not isinstance(names, list | tuple):
             raise ValueError("label_names in config.json must be a list of names")
         cfg = own.pop("pretrained_cfg", None) or {}
         if not isinstance(cfg, dict):
@@ -177,21 +191,17 @@ class ModelConfig:
         own.setdefault("num_classes", cfg.get("num_classes", len(names)))
         own.setdefault("trained", own["num_classes"] != 0)
         extra = {key: value for key, value in data.items() if key not in known}
-        try:
-            return cls(
-                **own,
-                label_names=tuple(names),
-                pretrained_cfg=Preprocessing(**values),
-                extra=extra,
-            )
-        except TypeError as error:
-            raise ValueError(f"config.json has a field of the wrong kind: {error}") from error
+        return cls(
+            **own, label_names=tuple(names), pretrained_cfg=Preprocessing(**values), extra=extra
+        )
 
 
 def depth_and_norm(architecture: str) -> tuple[int, bool]:
     """`"vgg16_bn"` → (16, True). A `ValueError` lists the eight names."""
     if architecture not in IMAGENET_NAMES:
-        raise ValueError(f"unknown architecture {architecture!r}; choose {_listed(IMAGENET_NAMES)}")
+        raise ValueError(
+            f"unknown architecture {shown(architecture)}; choose {_listed(IMAGENET_NAMES)}"
+        )
     name, _, norm = architecture.partition("_")
     return int(name.removeprefix("vgg")), norm == "bn"
 
@@ -210,18 +220,20 @@ def check_network(
     depth: int, num_classes: int, head: str, width: float, dropout: float = 0.5
 ) -> None:
     """Refuse, with a `ValueError`, what is not a VGG."""
-    if isinstance(depth, bool) or depth not in STAGES:
-        raise ValueError(f"num_layers must be {_listed(DEPTHS)}, not {depth!r}")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise ValueError(f"num_classes must be a whole number, not {num_classes!r}")
+    if type(depth) is not int or depth not in STAGES:
+        raise ValueError(f"num_layers must be {_listed(DEPTHS)}, not {shown(depth)}")
+    if type(num_classes) is not int:
+        raise ValueError(f"num_classes must be a whole number, not {shown(num_classes)}")
     if not 0 <= num_classes <= MAX_CLASSES:
-        raise ValueError(f"num_classes must lie between 1 and {MAX_CLASSES}, not {num_classes}")
+        raise ValueError(
+            f"num_classes must lie between 1 and {MAX_CLASSES}, not {shown(num_classes)}"
+        )
     if head not in HEADS:
-        raise ValueError(f"unknown head {head!r}; choose {_listed(HEADS)}")
+        raise ValueError(f"unknown head {shown(head)}; choose {_listed(HEADS)}")
     if not _is_number(width) or not 0 < width <= MAX_WIDTH:
-        raise ValueError(f"width must be above 0 and at most {MAX_WIDTH:g}, not {width!r}")
+        raise ValueError(f"width must be above 0 and at most {MAX_WIDTH:g}, not {shown(width)}")
     if not _is_number(dropout) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout!r}")
+        raise ValueError(f"dropout must be at least 0 and below 1, not {shown(dropout)}")
 
 
 def scaled(count: int, width: float) -> int:
@@ -287,9 +299,9 @@ def count_macs(config: ModelConfig, size: int | None = None) -> int:
 
 
 def describe_count(count: float) -> str:
-    """138357544 → `138 M`; 7634 → `7.6 k`: three digits at most, for people."""
+    """138357544 → `138 M`; 7634 → `7.63 k`: three digits at most, for people."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
+        if count >= 0.9995 * limit:  # below it, three digits of the smaller unit do
             value = count / limit
             return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
     return f"{count:.0f}"
@@ -304,6 +316,81 @@ def read_config(file: Path) -> ModelConfig:
     """Read and check a `config.json`, ours or timm's."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ValueError(f"{file.name} can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.name} is not readable JSON ({error})") from error
     return ModelConfig.from_json(data)
+
+
+MODES = ("auto", "probe", "scratch")
+DEFAULT_MODEL = "vgg16_bn"
+DEFAULT_BUDGET = 120.0  # seconds, where neither a budget nor epochs are given
+SMALLEST_BUDGET = 1.0
+MAX_EPOCHS = 10_000
+TRAINED_HEAD = "stages"  # on a pretrained trunk: the best seen on small folders
+SCRATCH_HEAD = "gap"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What can be chosen for a training. None leaves the choice to the program, which says it.
+
+    `model` is a spec as `load_model` takes it; `depth`, `batch_norm` and `width` describe a new
+    network instead. `epochs` or `budget_s`, seconds from the call to the finished evaluation, say
+    how long. `augment` shows a network from scratch each picture a little changed.
+    """
+
+    model: str | None = None
+    depth: int | None = None
+    batch_norm: bool | None = None
+    width: float | None = None
+    head: str | None = None
+    mode: str = "auto"
+    epochs: int | None = None
+    budget_s: float | None = None
+    image_size: int | None = None
+    augment: bool = True
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {shown(self.mode)}; choose {_listed(MODES)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"unknown precision {shown(self.precision)}; choose {_listed(PRECISIONS)}"
+            )
+        check_network(self.depth or 16, 2, self.head or "gap", self.width or 1.0)
+        if self.width is not None and self.width == 0:
+            raise ValueError("width must be above 0")
+        if self.epochs is not None and self.budget_s is not None:
+            raise ValueError("give either epochs or a budget in seconds, not both")
+        epochs = self.epochs
+        if epochs is not None and (type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS):
+            raise ValueError(
+                f"epochs must be a whole number from 1 to {MAX_EPOCHS}, not {shown(epochs)}"
+            )
+        budget = self.budget_s
+        if budget is not None and not (_is_number(budget) and budget >= SMALLEST_BUDGET):
+            raise ValueError(
+                f"the budget must be at least {SMALLEST_BUDGET:g} second, not {shown(budget)}"
+            )
+        size = self.image_size
+        if size is not None and (type(size) is not int or not MIN_SIDE <= size <= MAX_IMAGE_SIZE):
+            raise ValueError(
+                f"the image size must lie between {MIN_SIDE} and {MAX_IMAGE_SIZE} pixels, "
+                f"not {shown(size)}"
+            )
+        if type(self.seed) is not int:
+            raise ValueError(f"the seed must be a whole number, not {shown(self.seed)}")
+        if self.model is not None and (self.depth or self.batch_norm is not None or self.width):
+            raise ValueError(
+                "give either a model to start from, or the depth, batch norm and width of a new one"
+            )
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget; None where epochs were chosen instead."""
+        return None if self.epochs is not None else self.budget_s or DEFAULT_BUDGET

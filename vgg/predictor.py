@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vgg.device import choose_device, choose_precision, device_name, memory_used, precision_name
-from vgg.images import read_image
+from vgg.device import (
+    choose_device,
+    choose_precision,
+    cpu_cores,
+    device_name,
+    memory_used,
+    precision_name,
+)
+from vgg.images import ImageError, read_image
 from vgg.model import VGG
 from vgg.transforms import needed_side, normalise, to_uint8
 
@@ -69,6 +77,8 @@ class Predictor:
             raise ValueError(
                 "this model is a trunk without a classifier: train it on a folder first"
             )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         self.config = model.config
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
@@ -92,6 +102,35 @@ class Predictor:
         for batch in self._batches(images, top_k):
             yield from batch
 
+    def predict_files(
+        self, files: Iterable[Path], top_k: int = 5
+    ) -> Iterator[tuple[Prediction | None, str | None]]:
+        """For each file in order its prediction, or a sentence why it can't be read.
+
+        Files are read by threads while the model works; memory stays flat however many there are.
+        """
+        check_top_k(top_k, self.config.num_classes)
+        waiting = iter(files)
+        with ThreadPoolExecutor(cpu_cores(), thread_name_prefix="read") as pool:
+            batch = self._reading(pool, waiting)
+            while batch:
+                following = self._reading(pool, waiting)
+                read = [future.result() for future in batch]
+                pixels = [item for item in read if isinstance(item, Tensor)]
+                answers = iter(self._answer(torch.stack(pixels), top_k) if pixels else ())
+                for item in read:
+                    yield (next(answers), None) if isinstance(item, Tensor) else (None, item)
+                batch = following
+
+    def _reading(self, pool: ThreadPoolExecutor, files: Iterator[Path]) -> list[Future]:
+        return [pool.submit(self._try_prepare, f) for f in islice(files, self.batch_size)]
+
+    def _try_prepare(self, file: Path) -> Tensor | str:
+        try:
+            return self.prepare([file])[0]
+        except ImageError as error:
+            return str(error)
+
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
         with torch.inference_mode():
@@ -107,12 +146,13 @@ class Predictor:
     def prepare(self, images: Sequence[Picture]) -> Tensor:
         """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
         cfg = self.config.pretrained_cfg
-        side = needed_side(cfg)
-        opened = (
-            image if isinstance(image, Image.Image) else read_image(image, min_side=side)
-            for image in images
-        )
+        opened = (i if isinstance(i, Image.Image) else self.read(i) for i in images)
         return torch.stack([to_uint8(_rgb(image), cfg) for image in opened])
+
+    def read(self, source: str | Path | bytes | BinaryIO) -> Image.Image:
+        """`read_image`, a JPEG no larger than this model sees it. All ways in use this one, so that
+        page, command line and library give the same numbers."""
+        return read_image(source, min_side=needed_side(self.config.pretrained_cfg))
 
     def top(self, probs: Tensor, top_k: int = 5) -> list[Prediction]:
         """Probabilities (N, num_classes) → the k best of each row."""
@@ -127,12 +167,14 @@ class Predictor:
         check_top_k(top_k, self.config.num_classes)
         waiting = iter(images)
         while batch := list(islice(waiting, self.batch_size)):
-            pixels = self.prepare(batch)
-            started = time.perf_counter()
-            probs = self.probabilities(pixels)
-            seconds = time.perf_counter() - started
-            self.last_run = self._run_info(1000 * seconds / len(batch))
-            yield self.top(probs, top_k)
+            yield self._answer(self.prepare(batch), top_k)
+
+    def _answer(self, pixels: Tensor, top_k: int) -> list[Prediction]:
+        started = time.perf_counter()
+        probs = self.probabilities(pixels)
+        seconds = time.perf_counter() - started
+        self.last_run = self._run_info(1000 * seconds / len(pixels))
+        return self.top(probs, top_k)
 
     def _run_info(self, milliseconds: float) -> RunInfo:
         return RunInfo(

@@ -18,6 +18,8 @@ _FILTERS = {
 # resizing all of a 100 x 50,000 picture would cost gigabytes.
 _LONG_STRIP = 8
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+
 
 def needed_side(cfg: Preprocessing) -> int:
     """The shorter side, in pixels, from which on a picture loses nothing that the network sees."""
@@ -31,23 +33,23 @@ def fit(image: Image.Image, cfg: Preprocessing) -> Image.Image:
     - `squash`: both sides to size / crop_pct, whatever the shape, then the middle square.
     - `border`: the longest side to size / crop_pct, the rest filled with the mean colour.
     """
-    size, side = cfg.size, _resized_side(cfg)
-    width, height = image.size
-    resample = _FILTERS[cfg.interpolation]
-    if cfg.crop_mode == "squash":
-        return _crop_or_pad(image.resize((side, side), resample), cfg)
-    if cfg.crop_mode == "border":
-        scale = side / max(width, height)
-        target = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return _crop_or_pad(image.resize(target, resample), cfg)
-    image = _cut_long_strip(image)
-    width, height = image.size
-    # torchvision cuts the longer side's fraction off where timm rounds it.
-    if width <= height:
-        target = (side, max(size, int(side * height / width)))
-    else:
-        target = (max(size, int(side * width / height)), side)
-    return _crop_or_pad(image.resize(target, resample), cfg)
+    box, target = _resizing(image.size, cfg)
+    return _crop_or_pad(image.resize(target, _FILTERS[cfg.interpolation], box), cfg)
+
+
+def placement(size: tuple[int, int], cfg: Preprocessing) -> tuple[float, float, float, float]:
+    """Where `fit` puts a picture of `size` (width, height): its (left, top, right, bottom) in
+    pixels of the network's input.
+
+    What lies outside of 0 to `cfg.size` is not seen; inside, what lies beside it is border.
+    """
+    box, target = _resizing(size, cfg)
+    begins, ends = [], []
+    for side, begin, end, resized in zip(size, box[:2], box[2:], target, strict=True):
+        scale = resized / (end - begin)
+        begins.append(-begin * scale - _offset(resized, cfg.size))
+        ends.append(begins[-1] + side * scale)
+    return begins[0], begins[1], ends[0], ends[1]
 
 
 def to_uint8(image: Image.Image, cfg: Preprocessing) -> Tensor:
@@ -68,13 +70,31 @@ def _resized_side(cfg: Preprocessing) -> int:
     return max(cfg.size, math.floor(cfg.size / cfg.crop_pct))
 
 
+def _resizing(size: tuple[int, int], cfg: Preprocessing) -> tuple[Box, tuple[int, int]]:
+    """Which part of a picture of `size` (width, height) is resized, and to what size."""
+    width, height = size
+    side = _resized_side(cfg)
+    if cfg.crop_mode == "squash":
+        return (0, 0, width, height), (side, side)
+    if cfg.crop_mode == "border":
+        scale = side / max(size)
+        return (0, 0, width, height), (max(1, round(width * scale)), max(1, round(height * scale)))
+    longest = _LONG_STRIP * min(size)
+    left, top = (max(0, length - longest) // 2 for length in size)
+    width, height = min(width, longest), min(height, longest)
+    box = (left, top, left + width, top + height)
+    # torchvision cuts the longer side's fraction off where timm rounds it.
+    if width <= height:
+        return box, (side, max(cfg.size, int(side * height / width)))
+    return box, (max(cfg.size, int(side * width / height)), side)
+
+
 def _crop_or_pad(image: Image.Image, cfg: Preprocessing) -> Image.Image:
     size = cfg.size
-    width, height = image.size
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    if left == top == 0 and image.size == (size, size):
+    if image.size == (size, size):
         return image
-    if min(left, top) >= 0:
+    left, top = (_offset(side, size) for side in image.size)
+    if min(image.size) >= size:
         return image.crop((left, top, left + size, top + size))
     fill = tuple(min(255, max(0, round(255 * value))) for value in cfg.mean)
     canvas = Image.new("RGB", (size, size), fill)
@@ -82,14 +102,7 @@ def _crop_or_pad(image: Image.Image, cfg: Preprocessing) -> Image.Image:
     return canvas
 
 
-def _cut_long_strip(image: Image.Image) -> Image.Image:
-    """The middle of a very long picture, longer than any square crop of it needs."""
-    width, height = image.size
-    longest = _LONG_STRIP * min(width, height)
-    if max(width, height) <= longest:
-        return image
-    if width > height:
-        left = (width - longest) // 2
-        return image.crop((left, 0, left + longest, height))
-    top = (height - longest) // 2
-    return image.crop((0, top, width, top + longest))
+def _offset(side: int, size: int) -> int:
+    """Where the middle `size` pixels of a side begin; below 0 where it is shorter. An odd pixel
+    goes where torchvision's crop and timm's padding put it."""
+    return round((side - size) / 2) if side >= size else -((size - side) // 2)

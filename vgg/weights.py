@@ -6,12 +6,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgg.options import IMAGENET_NAMES, ModelConfig
+from vgg.options import IMAGENET_NAMES, ModelConfig, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,10 @@ def load_model(
     """
     path = find_weights(spec, weights_dir=weights_dir, on_progress=on_progress)
     from vgg.checkpoint import Checkpoint, build_model, read_checkpoint
+    from vgg.device import choose_device
 
+    if isinstance(device, str):
+        device = choose_device(device)
     found = read_checkpoint(path)
     config = name_classes(str(spec), found.config)
     try:
@@ -101,21 +104,26 @@ def local_weights(name: str, *, weights_dir: Path | None = None) -> Path | None:
         return own if (own / "config.json").is_file() else PROJECT / "weights" / STARTER
     if name in IMAGENET_NAMES:
         return _imagenet_file(name, folder)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(name).expanduser()
+        is_there = bool(name) and path.exists()
+    except (OSError, RuntimeError, ValueError):  # too long, a user that is not, a zero byte
+        return None
     is_plain_name = path.name == name and name not in ("", ".", "..")
-    if is_plain_name and (folder / name / "config.json").is_file():
+    is_own = is_plain_name and (folder / name / "config.json").is_file()
+    # The folder of pictures that a model learned from often has the model's name.
+    if is_own and not (path / "config.json").is_file() and not path.is_file():
         return folder / name
-    return None
+    return path if is_there else None
 
 
 def cached_weights(name: str) -> Path | None:
     """Where the Hub's cache holds the weights that `name` means; None where it does not."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository = imagenet_repository(name) if name in IMAGENET_NAMES else name
-    repository, _, revision = repository.partition("@")
+    if name in IMAGENET_NAMES:
+        name = imagenet_repository(name)
+    repository, _, revision = name.partition("@")
     for file in ("model.safetensors", "pytorch_model.bin"):
         found = try_to_load_from_cache(repository, file, revision=revision or None)
         if isinstance(found, str):
@@ -166,14 +174,17 @@ def download(
 
 
 def _fetch(repo_id: str, revision: str | None, on_progress: DownloadProgress | None) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    # Xet, the Hub's own way of transfer, reports from a thread of its own and goes on when
+    # `on_progress` raises: nobody could stop a download.
+    constants.HF_HUB_DISABLE_XET = True
     bar: dict[str, Any] = {"tqdm_class": _progress_class(on_progress)} if on_progress else {}
     hf_hub_download(repo_id, "config.json", revision=revision)
     try:
         return Path(hf_hub_download(repo_id, "model.safetensors", revision=revision, **bar))
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return Path(hf_hub_download(repo_id, "pytorch_model.bin", revision=revision, **bar))
 
 
@@ -243,12 +254,13 @@ def _hub_errors(wanted: str) -> Iterator[None]:
             f"the Hub has no repository for {wanted}, or it is private: check the name, "
             "or set HF_TOKEN"
         ) from error
-    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+    except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         raise HubUnavailableError(
             f"the Hub's repository for {wanted} has no model.safetensors and config.json"
         ) from error
     except (errors.HfHubHTTPError, OSError) as error:
-        raise _unavailable(wanted, f"the download broke off ({type(error).__name__})") from error
+        why = error.strerror or type(error).__name__  # such as "No space left on device"
+        raise _unavailable(wanted, f"the download broke off ({why})") from error
     except Exception as error:
         # The client's HTTP library has errors of its own that are neither of the above.
         if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):
@@ -275,6 +287,58 @@ def _imagenet_file(name: str, folder: Path) -> Path | None:
         if (file := folder / f"{name}{suffix}").is_file():
             return file
     return next(iter(sorted(folder.glob(f"{name}-*.pth"))), None)
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model that is on this machine: its name for `load_model`, and its config."""
+
+    name: str
+    config: ModelConfig
+
+    @property
+    def summary(self) -> str:
+        """`VGG-11 with batch norm, 8 classes`."""
+        norm = " with batch norm" if self.config.batch_norm else ""
+        return f"VGG-{self.config.depth}{norm}, {self.config.num_classes} classes"
+
+
+def available_models(weights_dir: Path | None = None) -> list[ListedModel]:
+    """The starter, the trained models in `weights_dir` (newest first), and the ImageNet models
+    whose weights are here. A folder with a broken `config.json` is left out and logged."""
+    names = [STARTER, *own_models(weights_dir)]
+    names += [
+        n for n in IMAGENET_NAMES if local_weights(n, weights_dir=weights_dir) or cached_weights(n)
+    ]
+    found = []
+    for name in names:
+        try:
+            found.append(ListedModel(name, find_config(name, weights_dir=weights_dir)))
+        except ValueError as error:
+            log.warning("%s is left out: %s", name, error)
+    return found
+
+
+def find_config(spec: str | Path, *, weights_dir: Path | None = None) -> ModelConfig:
+    """The config of the model that `spec` names, without loading its weights.
+
+    An ImageNet model that is not here is described by formula, not fetched.
+    """
+    name = str(spec)
+    path = local_weights(name, weights_dir=weights_dir)
+    if path is None and name in IMAGENET_NAMES:
+        path = cached_weights(name)
+        if path is None:
+            names = imagenet_classes()
+            return ModelConfig(name, len(names), label_names=names, trained=True)
+    if path is None:
+        path = find_weights(name, weights_dir=weights_dir)
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if file.is_file():
+        return name_classes(name, read_config(file))
+    from vgg.checkpoint import read_checkpoint
+
+    return name_classes(name, read_checkpoint(path).config)
 
 
 def own_models(weights_dir: Path | None = None) -> list[str]:

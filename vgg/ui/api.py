@@ -117,7 +117,8 @@ def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, 
     path, shown = _file(image)
     row: dict[str, Any] = {"image": shown, "top": [], "error": None}
     with _said():
-        if not isinstance(top_k, int | float) or not top_k >= 1 or top_k % 1 != 0:
+        is_number = isinstance(top_k, int | float) and not isinstance(top_k, bool)
+        if not is_number or not top_k >= 1 or top_k % 1 != 0:
             raise ValueError(f"top_k must be a whole number from 1 up, not {top_k}")
         predictor = _predictor(store, model)
     try:

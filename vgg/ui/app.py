@@ -20,6 +20,7 @@ QUEUE_SIZE = 64
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, ready to launch."""
     store = Store(settings)
+    store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
@@ -32,7 +33,7 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Predict", id="predict-tab"):
                 predict_tab = gr.Column()
             with gr.Tab("Train", id="train-tab"):
-                made = train.build(store, jobs, side)
+                made = train.build(store, jobs, side, page)
             with gr.Tab("Evaluate", id="evaluate-tab"):
                 evaluate_tab = gr.Column()
         # A model that was just trained is chosen at once, and the other tabs follow.

@@ -323,7 +323,7 @@ def build(store: Store) -> Sidebar:
     ]
     progress: list[gr.components.Component] = [status, stop]
     ready = [event.then(bring, inputs, progress, **quiet) for event in chosen]
-    stop.click(downloads.stop, inputs, None, queue=False, **quiet)
+    stop.click(downloads.stop, inputs, None, queue=False, api_name="stop-download", **quiet)
     line.click(None, None, None, js=_TOGGLE)
     return Sidebar(panel, inputs, shown, chosen, ready, bring, progress)
 

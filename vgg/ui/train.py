@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -118,7 +119,7 @@ def plan(store: Store, pictures: PictureSet | None, values: Sequence[Any], input
     return f"<p class='plan'>{escape(text)}</p>"
 
 
-def build(store: Store, jobs: Jobs, sidebar: Sidebar) -> gr.State:
+def build(store: Store, jobs: Jobs, sidebar: Sidebar, page: gr.Blocks) -> gr.State:
     """Lay the tab out and wire it; returns the name of the model that was just made."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     pictures = gr.State(None, delete_callback=forget)
@@ -252,14 +253,15 @@ def build(store: Store, jobs: Jobs, sidebar: Sidebar) -> gr.State:
             jobs.stop(job)
 
     taken = [pictures, about, name]
-    changed = [
-        zip_file.upload(take(lambda file: from_zip(store, file)), [pictures, zip_file], taken),
-        use_boxes.click(take(boxes_taken), [pictures, *boxes], taken),
-        use_folder.click(take(lambda path: from_folder(store, path)), [pictures, folder], taken),
-        folder.submit(take(lambda path: from_folder(store, path)), [pictures, folder], taken),
-        sample.click(take(lambda: from_sample(store)), [pictures], taken),
+    sources: list[tuple[Any, Any, list[gr.components.Component]]] = [
+        (zip_file.upload, partial(from_zip, store), [zip_file]),
+        (use_boxes.click, boxes_taken, boxes),
+        (use_folder.click, partial(from_folder, store), [folder]),
+        (folder.submit, partial(from_folder, store), [folder]),
+        (sample.click, partial(from_sample, store), []),
     ]
-    for event in changed:
+    for listen, make, given in sources:
+        event = listen(take(make), [pictures, *given], taken, api_visibility="private")
         event.then(plan_now, [pictures, *values, *sidebar.choice], plan_box, **quiet)
     for component in values:
         component.change(plan_now, [pictures, *values, *sidebar.choice], plan_box, **quiet)
@@ -275,7 +277,7 @@ def build(store: Store, jobs: Jobs, sidebar: Sidebar) -> gr.State:
     train_button.click(start, inputs, [pictures, job_id, *watched], **quiet)
     stop.click(stop_job, job_id, None, queue=False, **quiet)
     clock.tick(watch, [job_id, finished], watched, queue=False, **quiet)
-    gr.context.Context.root_block.load(watch, [job_id, finished], watched, **quiet)
+    page.load(watch, [job_id, finished], watched, **quiet)
     return finished
 
 
@@ -289,6 +291,7 @@ def _class_boxes() -> list[gr.components.Component]:
                 label=f"Class {number + 1}", placeholder="name", elem_id=f"class-name-{number + 1}"
             )
             files = gr.Gallery(
+                [],  # the gallery adds a pasted picture to a list, not to None
                 label="Pictures",
                 sources=["upload", "webcam", "clipboard"],
                 file_types=["image", *sorted(IMAGE_SUFFIXES)],

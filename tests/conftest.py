@@ -1,0 +1,126 @@
+"""What all tests share: a clean environment and the same random numbers in every run."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL")  # where the tests marked `real` find their files
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any module is imported: none of the developer's settings, models or tokens."""
+    for name in list(os.environ):
+        if name.startswith(("VGG_STUDIO_", "HF_", "HUGGING_FACE_")) and name not in KEPT:
+            del os.environ[name]
+    cache = tempfile.TemporaryDirectory(prefix="vgg-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["HF_HOME"] = cache.name
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Threads that wait sleep: spinning, they take the cores from whatever else runs there.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    random.seed(0)
+    # Tests that need neither numpy nor torch need not wait for them.
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the eight pictures that the page offers as examples: `star.png`, …"""
+    from vgg.ui.predict import draw_examples
+
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_examples(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder with two tiny models of our own, the newest of them called `pets`."""
+    from vgg.checkpoint import save_checkpoint
+    from vgg.model import VGG
+    from vgg.options import Preprocessing
+
+    weights = tmp_path_factory.mktemp("weights")
+    for age, (name, classes) in enumerate(
+        {"pets": ("cat", "dog & bone", "<b>owl</b>"), "older": ("no", "yes")}.items()
+    ):
+        model = VGG(13, len(classes), batch_norm=False, head="gap", width=0.0625)
+        model.config = replace(
+            model.config,
+            label_names=classes,
+            trained=True,
+            pretrained_cfg=Preprocessing(input_size=(3, 32, 32)),
+        )
+        config = save_checkpoint(model, weights / name) / "config.json"
+        os.utime(config, (1_800_000_000 - age, 1_800_000_000 - age))
+    return weights
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `python app.py`: its address, and where its standard error goes."""
+
+    url: str
+    log: Path
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
+    """Run `python app.py` in a process of its own, with a Hub that takes calls and never answers;
+    what it writes goes into `folder`."""
+    from fake_hub import hub_environment
+
+    with socket.socket() as silent, socket.socket() as probe:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = hub_environment(hub, folder / "hub") | {
+            "GRADIO_TEMP_DIR": str(folder / "served"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        log = folder / "log.txt"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "app.py", "--port", str(port), *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        with process:
+            try:
+                started = next((line for line in process.stdout if "Running on" in line), None)
+                assert started, log.read_text()
+                yield Server(f"http://127.0.0.1:{port}", log)
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, own_models: Path) -> Iterator[Server]:
+    """The page as a newcomer starts it, with two models of their own."""
+    with serving(tmp_path_factory.mktemp("server"), "--weights-dir", own_models) as running:
+        yield running

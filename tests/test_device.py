@@ -1,0 +1,69 @@
+"""The device and precision that a person names are what runs, or a sentence says why not."""
+
+import pytest
+import torch
+
+from vgg.device import (
+    DTYPES,
+    KINDS,
+    choose_device,
+    choose_precision,
+    cpu_cores,
+    device_name,
+    memory_used,
+    precision_name,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_the_best_that_there_is() -> None:
+    chosen = choose_device("auto")
+    assert chosen.type in KINDS
+    assert chosen == choose_device(chosen.type)
+    if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        assert chosen == CPU or chosen.type == "xpu"
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("cpu:0").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cpu:", "mps:²", "tpu:0", ":"],
+)
+def test_unknown_devices_are_answered_with_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match="choose auto, cpu, cuda, cuda:N, mps or xpu"):
+        choose_device(name)
+
+
+def test_a_device_that_this_machine_lacks_is_said_to_be_missing() -> None:
+    missing = next(kind for kind in ("xpu", "cuda") if not getattr(torch, kind).is_available())
+    with pytest.raises(ValueError, match=rf"no {missing} device; it has .*cpu"):
+        choose_device(missing)
+    with pytest.raises(ValueError, match=r"has 1 cpu device\(s\); cpu:7 is not one"):
+        choose_device("cpu:7")
+
+
+def test_a_precision_that_is_named_is_taken() -> None:
+    for name, dtype in DTYPES.items():
+        assert choose_precision(CPU, name) == dtype
+        assert precision_name(dtype) == name
+    with pytest.raises(ValueError, match="choose auto, fp32, bf16, fp16"):
+        choose_precision(CPU, "int8")
+
+
+def test_the_precision_chosen_for_a_cpu_is_one_that_it_multiplies() -> None:
+    chip = torch.cpu.get_capabilities()
+    native = chip.get("avx512_bf16") or chip.get("amx_bf16")
+    assert choose_precision(CPU) == (torch.bfloat16 if native else torch.float32)
+
+
+def test_the_device_has_a_name_and_its_memory_figures() -> None:
+    assert device_name(CPU) == f"CPU ({cpu_cores()} cores)"
+    used, total = memory_used(CPU)
+    assert 10_000_000 < used < total
+    ballast = torch.ones(25_000_000)  # 100 MB
+    assert memory_used(CPU)[0] - used > 0.5 * ballast.nbytes

@@ -1,0 +1,52 @@
+"""Pictures changed a little at random, so that a network from scratch sees more than there are."""
+
+import torch
+from torch import Tensor
+
+SHIFT = 0.08  # of the side, at most, each way
+CUTOUT = 0.25  # of the side: a square of the mean colour hides part of the picture
+
+
+def augment(
+    pixels: Tensor,
+    generator: torch.Generator,
+    *,
+    fill: tuple[float, float, float],
+    shift: float = SHIFT,
+    cutout: float = CUTOUT,
+) -> Tensor:
+    """Mirrored (one in two), shifted with reflected edges, a square cut out: uint8 (N, 3, S, S).
+
+    `fill` is the colour of the square, RGB in [0, 1]. All chance comes from `generator`, which
+    lives on the CPU, so every device sees the same pictures. Cutout: DeVries and Taylor 2017.
+    """
+    count, _, side, _ = pixels.shape
+    most = max(1, round(shift * side))
+    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
+    flips = torch.rand(count, 1, generator=generator) < 0.5
+    lines = _reflected(torch.arange(side) + offsets[0], side)  # (N, S): which line comes where
+    columns = _reflected(torch.arange(side) + offsets[1], side)
+    columns = torch.where(flips, columns.flip(1), columns)
+    hidden = _squares(count, side, round(cutout * side), generator)
+    device = pixels.device
+    numbers = torch.arange(count, device=device)
+    changed = pixels[
+        numbers[:, None, None, None],
+        torch.arange(3, device=device)[None, :, None, None],
+        lines.to(device)[:, None, :, None],
+        columns.to(device)[:, None, None, :],
+    ]
+    colour = torch.tensor([round(255 * min(1, max(0, c))) for c in fill], dtype=torch.uint8)
+    return torch.where(hidden.to(device), colour.to(device).view(1, 3, 1, 1), changed)
+
+
+def _reflected(positions: Tensor, side: int) -> Tensor:
+    """-1 → 1, side → side - 2: what lies beyond an edge is its mirror image."""
+    return (side - 1) - ((side - 1) - positions.abs()).abs()
+
+
+def _squares(count: int, side: int, width: int, generator: torch.Generator) -> Tensor:
+    """Bool (N, 1, S, S), true inside a square whose middle lies anywhere in the picture."""
+    middle = torch.randint(0, side, (2, count, 1), generator=generator)
+    near = (2 * (torch.arange(side) - middle)).abs() < width  # (2, N, S)
+    return (near[0][:, :, None] & near[1][:, None, :])[:, None]

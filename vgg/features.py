@@ -1,0 +1,181 @@
+"""What a frozen trunk says of each picture: computed once, kept on disk for the next training."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vgg.cache import Store, trim
+from vgg.device import precision_name
+from vgg.model import VGG
+from vgg.options import HIDDEN, Preprocessing, classifier_inputs, scaled
+from vgg.pixels import Look, batches, in_threads, look, print_store
+from vgg.transforms import normalise
+
+VERSION = 1  # a new one where the numbers change: those that are kept are then left alone
+CPU_BATCH = 4  # on a CPU more at once is no faster, and others wait longer for their turn
+DEVICE_BATCH = 64
+KEEP_EVERY = 256  # pictures after which results go to disk, so that little is lost by a kill
+
+
+class Trunk:
+    """The frozen part of a network, made ready for speed: on its device, in its precision, batch
+    norm folded. `model` is not changed.
+
+    Calling it takes uint8 (N, 3, S, S), RGB, and gives what the last layer of a network with this
+    `head` reads: float16 (N, D). With the head `fc` that is the output of the second fully
+    connected layer, so the weights must have it.
+    """
+
+    def __init__(
+        self,
+        model: VGG,
+        head: str,
+        cfg: Preprocessing,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if head == "fc" and (model.config.head != "fc" or not model.config.num_classes):
+            raise ValueError(
+                "these weights have no fully connected layers to go on from: "
+                "choose the head stages or gap"
+            )
+        network = with_head(model, head, 1, cfg)
+        key = {
+            "version": VERSION,
+            "weights": weights_digest(network),
+            "head": head,
+            "precision": precision_name(dtype),
+            "preprocessing": asdict(cfg),
+        }
+        self.key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        self.cfg, self.device, self.dtype = cfg, device, dtype
+        width = model.config.width
+        self.size = scaled(HIDDEN, width) if head == "fc" else classifier_inputs(head, width)
+        network.classifier[-1] = nn.Identity()
+        network = network.eval().requires_grad_(False)
+        if model.config.batch_norm:
+            network.fold_batch_norm()
+        self.network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+    def __call__(self, pixels: Tensor) -> np.ndarray:
+        try:
+            with torch.inference_mode():
+                rows = self.network(normalise(pixels.to(self.device), self.cfg, self.dtype))
+                return rows.to("cpu", torch.float16).numpy()
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        half = len(pixels) // 2
+        return np.concatenate([self(pixels[:half]), self(pixels[half:])])
+
+    @property
+    def store(self) -> Store:
+        """Where its outputs are kept."""
+        return Store(f"features-{self.key}", np.dtype(np.float16), (self.size,))
+
+    @property
+    def batch_size(self) -> int:
+        return CPU_BATCH if self.device.type == "cpu" else DEVICE_BATCH
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture that went through the trunk: `features` is float16 (D,), None after an error."""
+
+    look: Look
+    features: np.ndarray | None
+
+
+def extract(
+    trunk: Trunk,
+    files: Sequence[Path],
+    *,
+    print_too: Sequence[bool] = (),
+    lock: AbstractContextManager[Any] | None = None,
+) -> Iterator[Seen]:
+    """Run the trunk on each file, in order, and keep the results on disk as they come.
+
+    Files are decoded by threads meanwhile. `print_too` says of which files a fingerprint is
+    wanted. `lock` is held for one batch at a time. Leave the loop at any time: what is done is
+    kept.
+    """
+    wanted = list(print_too) or [False] * len(files)
+    looks = in_threads(
+        lambda item: look(item[0], trunk.cfg, print_too=item[1], digest_too=True),
+        zip(files, wanted, strict=True),
+    )
+    rows: dict[str, np.ndarray] = {}
+    prints: dict[str, np.ndarray] = {}
+    try:
+        for batch in batches(looks, trunk.batch_size):
+            good = [item.pixels for item in batch if item.pixels is not None]
+            with lock or nullcontext():
+                outputs = iter(trunk(torch.stack(good)) if good else ())
+            for item in batch:
+                features = next(outputs) if item.pixels is not None else None
+                if item.digest and features is not None:
+                    rows[item.digest] = features
+                if item.digest and item.fingerprint is not None:
+                    prints[item.digest] = item.fingerprint
+                yield Seen(replace(item, pixels=None), features)
+            if len(rows) >= KEEP_EVERY:
+                _keep(trunk, rows, prints)
+                rows, prints = {}, {}
+    finally:
+        looks.close()
+        _keep(trunk, rows, prints)
+
+
+def _keep(trunk: Trunk, rows: dict[str, np.ndarray], prints: dict[str, np.ndarray]) -> None:
+    trunk.store.write(rows)
+    print_store(trunk.cfg).write(prints)
+    trim()
+
+
+def with_head(
+    model: VGG, head: str, num_classes: int, cfg: Preprocessing, names: tuple[str, ...] = ()
+) -> VGG:
+    """A network with the trunk of `model`, sharing its weights, and a new last layer, in fp32."""
+    config = replace(
+        model.config,
+        head=head,
+        num_classes=num_classes,
+        label_names=names,
+        trained=False,
+        pretrained_cfg=cfg,
+        extra={},
+    )
+    network = VGG.from_config(config, init_weights=False)
+    ours = network.state_dict()
+    last = f"classifier.{len(network.classifier) - 1}."
+    theirs = {
+        key: value.float() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+        if key in ours and not key.startswith(last) and value.shape == ours[key].shape
+    }
+    network.load_state_dict(theirs, strict=False, assign=True)
+    nn.init.zeros_(network.classifier[-1].weight)
+    nn.init.zeros_(network.classifier[-1].bias)
+    return network.eval()
+
+
+def weights_digest(network: VGG) -> str:
+    """SHA-256 of all weights but those of the last layer."""
+    last = f"classifier.{len(network.classifier) - 1}."
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        if not key.startswith(last):
+            digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

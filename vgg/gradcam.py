@@ -1,0 +1,290 @@
+"""Why a network answers as it does: Grad-CAM, the check of a heat map, a look at each layer."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vgg.model import VGG
+from vgg.options import MIN_SIDE
+from vgg.predictor import Predictor
+from vgg.transforms import normalise
+
+BLUR = 1 / 8  # standard deviation of the blur that hides an area, as a part of the input's side
+
+
+class GradCAM:
+    """Heat maps that show which places speak for a class (Selvaraju et al. 2017, section 3).
+
+        with GradCAM(model) as cam:
+            heat = cam(x, class_index)
+
+    Within the block the network is in eval mode; after it each layer is in the mode it was in.
+    Nothing else of the model changes: no hooks, no gradients of weights.
+
+    A map is made of the last ReLU's output, before the last max-pool. With `head="stages"` it is
+    made of the three outputs that the classifier reads, as if they were one layer: each channel is
+    weighed by the mean of its gradient, with the other two held fixed, so that what stage 3 does
+    by way of stage 5 is not counted twice; the weighted sums are added up on the finest grid.
+    """
+
+    def __init__(self, model: VGG) -> None:
+        if model.config.num_classes == 0:
+            raise ValueError("this model is a trunk without classes, so nothing speaks for one")
+        self.model = model
+        self._mode = ExitStack()
+
+    def __enter__(self) -> "GradCAM":
+        self._mode.enter_context(_eval_mode(self.model))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._mode.close()
+
+    def __call__(self, x: Tensor, class_index: int | Sequence[int]) -> Tensor:
+        """Heat of the class `class_index`, one for all pictures or one for each.
+
+        `x`: (N, 3, H, W), normalised as the model takes it; it may lie on another device or have
+        another precision than the model. Returns (N, H, W), float32 in [0, 1], on `x`'s device; 1
+        is the hottest place of each picture. Where nothing speaks for the class a map is all 0;
+        where the network's numbers overflow it is all NaN: `problem_with` tells.
+        """
+        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
+            raise ValueError(
+                f"x must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
+            )
+        if any(module.training for module in self.model.modules()):
+            raise ValueError("the network is being trained; use `with GradCAM(model) as cam:`")
+        with torch.inference_mode(False):  # what is made in that mode can't be differentiated
+            chosen = _chosen(class_index, len(x), self.model.config.num_classes)
+            evidence = self._evidence(x, chosen)
+            heat = F.interpolate(F.relu(evidence), x.shape[2:], mode="bilinear").squeeze(1)
+            peak = heat.amax((1, 2), keepdim=True)
+            heat = heat / peak.clamp_min(torch.finfo(heat.dtype).tiny)
+            return heat.where(peak.isfinite(), torch.nan).to(x.device)
+
+    def _evidence(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """Weighted sums of the maps (N, 1, H', W'), in float32, on the finest map's grid."""
+        model, head = self.model, self.model.config.head
+        ends = model.stage_ends[2:] if head == "stages" else model.stage_ends[-1:]
+        classifier = model.classifier
+        like = classifier[-1].weight
+        if like.is_inference():  # a model made in inference mode: only a copy can be differentiated
+            classifier = copy.deepcopy(classifier)
+        with torch.no_grad():
+            maps = model.maps_at(x.to(like.device, like.dtype), ends)
+        # In half precision the many small gradients of a large map would become 0.
+        leaves = [m.float().detach().requires_grad_() for m in maps]
+        with torch.enable_grad():
+            if head == "fc":
+                last = model.features[ends[-1] + 1 :](leaves[-1])
+                pooled = torch.flatten(model.avgpool(last), 1)
+            else:
+                pooled = model.pool_maps(leaves)
+            logits = classifier(pooled.to(like.dtype)).float()
+            score = logits.gather(1, chosen.to(like.device)[:, None]).sum()
+            slopes = torch.autograd.grad(score, leaves)
+        evidence = torch.zeros((), device=like.device)
+        for leaf, slope in zip(leaves, slopes, strict=True):
+            weights = slope.mean((2, 3), keepdim=True)  # equation 1
+            summed = (weights * leaf.detach()).sum(1, keepdim=True)  # equation 2
+            evidence = evidence + F.interpolate(summed, leaves[0].shape[2:], mode="bilinear")
+        return evidence
+
+
+def heat_maps(predictor: Predictor, pixels: Tensor, class_index: int | Sequence[int]) -> Tensor:
+    """`GradCAM` of pictures as `predictor.prepare` gives them, uint8 (N, 3, size, size).
+
+    Returns (N, size, size), float32, on the CPU.
+    """
+    x = normalise(pixels.to(predictor.device), predictor.config.pretrained_cfg, predictor.dtype)
+    with GradCAM(predictor.model) as cam:
+        return cam(x, class_index).cpu()
+
+
+def problem_with(heat: Tensor) -> str | None:
+    """Why one heat map (H, W) should not be drawn, as a sentence; None where all is well."""
+    if not heat.isfinite().all():
+        return (
+            "No heat map: the network's numbers overflowed. Try the precision fp32, "
+            "or train it again with a lower learning rate."
+        )
+    if not heat.any():
+        return "No heat map: no place in this picture speaks for this class."
+    return None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How a class's probability, from 0 to 1, falls where parts of the picture are hidden.
+
+    `hidden_random` is the mean over several random places.
+    """
+
+    before: float
+    hidden_marked: float
+    hidden_random: float
+
+    @property
+    def score(self) -> float:
+        """How much more the marked area takes away than a random one: near 0, the map tells
+        nothing; below 0, it marks what speaks against the class."""
+        return self.hidden_random - self.hidden_marked
+
+    @property
+    def sentence(self) -> str:
+        before, marked, other = (
+            f"{100 * p:.0f} %" for p in (self.before, self.hidden_marked, self.hidden_random)
+        )
+        return (
+            f"hiding the marked area: {before} → {marked}; hiding random areas: {before} → {other}"
+        )
+
+
+def truth_score(
+    predictor: Predictor,
+    pixels: Tensor,
+    heat: Tensor,
+    class_index: int,
+    *,
+    area: tuple[float, float, float, float] | None = None,
+    trials: int = 5,
+    share: float = 0.2,
+    seed: int = 0,
+) -> Truth:
+    """Check a heat map: hide the hottest `share` of the picture, and as much of it elsewhere.
+
+    `pixels`: uint8 (3, H, W), one of `predictor.prepare`; `heat`: its map (H, W). `area`: where the
+    picture lies in them, as `transforms.placement` gives it; the border beside it does not count.
+
+    What is hidden takes the blurred colours around it. The random areas, `trials` of them, are the
+    marked one shifted, what leaves at one side coming in at the other: same size, same shape.
+    Places without any heat are never marked. A `ValueError` says where there is no map to check.
+    """
+    if pixels.ndim != 3 or pixels.shape[1:] != heat.shape:
+        raise ValueError(
+            f"pixels must be (3, H, W) and heat (H, W) of the same picture, "
+            f"not {tuple(pixels.shape)} and {tuple(heat.shape)}"
+        )
+    if trials < 1 or not 0 < share < 1:
+        raise ValueError("trials must be 1 or more, and share lie between 0 and 1")
+    height, width = heat.shape
+    left, top, right, bottom = area or (0, 0, width, height)
+    rows = slice(max(0, round(top)), min(height, round(bottom)))
+    columns = slice(max(0, round(left)), min(width, round(right)))
+    pixels, heat = pixels.cpu(), heat[rows, columns].cpu()
+    if problem := problem_with(heat):
+        raise ValueError(problem)
+    marked = _hottest(heat, share)
+    rng = Random(seed)
+    shifts = [(rng.randrange(heat.shape[0]), rng.randrange(heat.shape[1])) for _ in range(trials)]
+    masks = [marked, *(marked.roll(shift, (0, 1)) for shift in shifts)]
+    variants = pixels.repeat(len(masks) + 1, 1, 1, 1)
+    for variant, mask in zip(variants[1:], masks, strict=True):
+        shown = variant[:, rows, columns]
+        shown[:, mask] = _surroundings(shown, mask, BLUR * max(height, width))[:, mask]
+    before, hidden, *others = predictor.probabilities(variants)[:, class_index].tolist()
+    return Truth(before, hidden, sum(others) / trials)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMaps:
+    """Channels of one layer, strongest first: their numbers, and their maps (count, H', W') in
+    float32, as the layer gave them, on the CPU."""
+
+    channels: tuple[int, ...]
+    maps: Tensor
+
+
+def feature_maps(model: VGG, x: Tensor, layer_index: int, *, count: int = 16) -> FeatureMaps:
+    """The `count` channels that answer most to one picture (1, 3, H, W), normalised.
+
+    `layer_index` counts in `model.features`. A channel's strength is the mean of its positive part.
+    """
+    if x.ndim != 4 or len(x) != 1:
+        raise ValueError(f"x must be one picture, (1, 3, H, W), not {tuple(x.shape)}")
+    if not 0 <= layer_index < len(model.features):
+        raise ValueError(
+            f"layer_index must lie between 0 and {len(model.features) - 1}, not {layer_index}"
+        )
+    if count < 1:
+        raise ValueError(f"count must be 1 or more, not {count}")
+    like = next(model.features.parameters())
+    with torch.inference_mode(), _eval_mode(model):
+        maps = model.maps_at(x.to(like.device, like.dtype), [layer_index])[0][0].float()
+        strengths = maps.clamp_min(0).mean((1, 2))
+        strongest = strengths.argsort(descending=True, stable=True)[:count]
+        return FeatureMaps(tuple(strongest.tolist()), maps[strongest].cpu())
+
+
+def first_filters(model: VGG) -> list[Image.Image]:
+    """The first convolution's filters as RGB pictures of 3 x 3 pixels, in the order of channels.
+
+    Grey is 0; each filter's largest weight, whatever its sign, gets the full range.
+    """
+    weights = model.features[0].weight.detach().float().cpu()  # (channels, RGB, 3, 3)
+    peaks = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo().tiny)
+    pixels = (127.5 * (1 + weights / peaks)).round().byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(picture) for picture in pixels.numpy()]
+
+
+def _chosen(class_index: int | Sequence[int], count: int, num_classes: int) -> Tensor:
+    """The class of each of `count` pictures, int64 (count,)."""
+    given = torch.as_tensor(class_index).clone()  # never one made in inference mode
+    if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (count,)):
+        raise ValueError(
+            f"class_index must be a whole number, or {count} of them, one a picture, "
+            f"not {class_index!r}"
+        )
+    if count and not 0 <= given.min() <= given.max() < num_classes:
+        raise ValueError(
+            f"class_index must lie between 0 and {num_classes - 1}, not {class_index!r}"
+        )
+    return given.long().expand(count)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    learning = [module for module in model.modules() if module.training]
+    try:
+        for module in learning:
+            module.training = False
+        yield
+    finally:
+        for module in learning:
+            module.training = True
+
+
+def _hottest(heat: Tensor, share: float) -> Tensor:
+    """The mask (H, W) of the hottest `share` of all pixels, less those that are not hot at all."""
+    flat = heat.flatten()
+    best = flat.topk(max(1, round(share * len(flat)))).indices
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[best] = flat[best] > 0
+    return mask.view_as(heat)
+
+
+def _surroundings(pixels: Tensor, mask: Tensor, deviation: float) -> Tensor:
+    """uint8 (3, H, W), blurred by a Gaussian that leaves the pixels of the mask (H, W) out.
+
+    A plain blur would keep the colour of whatever is larger than it.
+    """
+    known = (~mask).float()
+    summed = torch.cat([pixels * known, known[None]])
+    for side, dim in ((mask.shape[0], 1), (mask.shape[1], 2)):
+        at = torch.arange(side, dtype=torch.float32)
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * deviation**2))
+        summed = torch.tensordot(summed, weights, ([dim], [0])).movedim(-1, dim)
+    return (summed[:3] / summed[3].clamp_min(torch.finfo().tiny)).round().byte()

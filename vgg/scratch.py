@@ -1,0 +1,279 @@
+"""A network learns from nothing: which network the time is enough for, and its training."""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from vgg.data import FolderIndex, Split, split
+from vgg.evaluation import fit_temperature, sharpened
+from vgg.fitting import fit, seconds_per_picture
+from vgg.gather import content_key, identify, read_pixels
+from vgg.images import ImageError, probe_size
+from vgg.model import VGG
+from vgg.options import SCRATCH_HEAD, ModelConfig, Preprocessing, architecture_name
+from vgg.pixels import device_room
+from vgg.predictor import Predictor
+from vgg.recipe import Epoch, Fitted, Pictures, Recipe
+from vgg.runs import Run, Trained, copies_of, round_to_half
+
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; five poolings leave 1 to 7 of them
+WIDTHS = (1.0, 0.5, 0.25)
+DEPTH = 11  # the others learn more slowly, and no better in the time that people wait
+LARGEST_ON_CPU = 128
+SAMPLED = 500  # pictures whose size is looked at
+WIDER_COST = 3.4  # how many times longer twice the channels take, measured at 32 and 64 pixels
+EVALUATION_COST = 1 / 3  # of a picture measured against one learned from: one pass, not three
+SAFETY = 0.95  # share of the time left that is planned with
+WIDER_FROM = (20_000, 25)  # pictures shown, and epochs, from which on a wider network pays
+SMALLER_BELOW = (4_000, 10)  # the same, below which smaller pictures are better
+TINY, SMALL = 300, 1000  # pictures to learn from: fewer are learned from in smaller batches
+
+
+def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None) -> Trained:
+    """Train a new network on the pictures of `index`, of the architecture of `like` where given."""
+    index, digests = identify(run, index)
+    key = content_key(index, digests)
+    saved = run.read_state()
+    if saved and saved["key"] != key:
+        run.say("warning", "the pictures have changed since: the training starts anew")
+        saved = None
+    if saved:
+        config = ModelConfig.from_json(json.loads(saved["config"]))
+        run.event("resume", epoch=saved["fit"]["epoch"])
+    else:
+        config = choose_network(run, index, like)
+    began = time.monotonic()
+    index, pixels, rows, prints = read_pixels(run, index, digests, config.pretrained_cfg)
+    reading = (time.monotonic() - began) / len(digests)
+    parts = split(index, seed=run.options.seed, prints=prints)
+    run.tell_split(index, parts)
+    config = replace(
+        config, num_classes=len(index.class_names), label_names=index.class_names, trained=True
+    )
+    network = new_network(config, run.options.seed)
+    network = network.to(run.device, memory_format=torch.channels_last)
+    train, held_out = _parts(run, index, parts, pixels, rows)
+    recipe = recipe_for(config, len(train), augment=run.options.augment)
+    reserve = copies_of(len(held_out)) * reading
+    shown, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
+    content = {"key": key, "config": json.dumps(config.to_json())}
+
+    def on_epoch(epoch: Epoch, state: Any) -> None:
+        run.save_state(lambda: {**content, "fit": state()})
+        run.event("epoch", **asdict(epoch))
+
+    fitted = fit(
+        network,
+        train,
+        held_out,
+        shown,
+        recipe,
+        seed=run.options.seed,
+        dtype=run.dtype,
+        deadline=deadline,
+        resume=saved["fit"] if saved else None,
+        on_epoch=on_epoch,
+        on_warning=lambda sentence: run.say("warning", sentence),
+        should_stop=run.should_stop,
+        lock=run.lock,
+    )
+    return _finished(run, network, index, parts, held_out, fitted)
+
+
+def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> ModelConfig:
+    """The network and image size that suit the pictures and the time; says so in one sentence.
+
+    What was chosen by hand stays. With epochs instead of a budget the choice does not depend on
+    the machine's speed, so that the same seed gives the same weights.
+    """
+    options = run.options
+    depth = options.depth or (like.depth if like else DEPTH)
+    norm = options.batch_norm
+    if norm is None:
+        norm = like.batch_norm if like else True
+    config = ModelConfig(
+        architecture=architecture_name(depth, norm),
+        num_classes=len(index.class_names),
+        head=options.head or SCRATCH_HEAD,
+        width=options.width or (like.width if like else WIDTHS[-1]),
+        pretrained_cfg=preprocessing_of(options.image_size or suitable_size(run, index)),
+    )
+    free_width = options.width is None and like is None
+    if run.seconds is None:
+        if free_width and run.device.type != "cpu":
+            config = replace(config, width=WIDTHS[0])
+    else:
+        config = _affordable(run, config, len(index.samples), free_width)
+    size = config.pretrained_cfg.size
+    run.say(
+        "plan",
+        f"from scratch: {config.architecture} at width {config.width:g}, "
+        f"pictures of {size} x {size} pixels",
+        architecture=config.architecture,
+        width=config.width,
+        head=config.head,
+        image_size=size,
+    )
+    if not norm and depth > DEPTH:
+        run.say(
+            "warning",
+            f"{config.architecture} without batch norm hardly learns from nothing in a short time: "
+            f"take {architecture_name(depth, True)}",
+        )
+    return config
+
+
+def _affordable(run: Run, config: ModelConfig, count: int, free_width: bool) -> ModelConfig:
+    """The widest network that the budget trains well; smaller pictures where even the narrowest
+    takes too long."""
+    train = round(0.8 * count)
+    effort = train + EVALUATION_COST * (count - train)  # an epoch, in pictures learned from
+    time_left = SAFETY * run.left
+
+    def epochs_of(config: ModelConfig) -> float:
+        network = new_network(config, 0).to(run.device, memory_format=torch.channels_last)
+        seconds = seconds_per_picture(network, recipe_for(config, train), run.dtype)
+        return time_left / (effort * seconds)
+
+    epochs = epochs_of(config)
+    smaller = [size for size in SIZES if size < config.pretrained_cfg.size]
+    if run.options.image_size is None:
+        while smaller and epochs < _epochs(SMALLER_BELOW, train):
+            config = replace(config, pretrained_cfg=preprocessing_of(smaller.pop()))
+            epochs = epochs_of(config)
+    if free_width:
+        for width in reversed(WIDTHS[:-1]):
+            if epochs / WIDER_COST < _epochs(WIDER_FROM, train):
+                break
+            config = replace(config, width=width)
+            epochs = epochs_of(config)
+    return config
+
+
+def _epochs(threshold: tuple[int, int], count: int) -> float:
+    pictures, epochs = threshold
+    return pictures / count + epochs
+
+
+def suitable_size(run: Run, index: FolderIndex) -> int:
+    """The image size that loses little of the pictures: their median shorter side, rounded down."""
+    step = max(1, len(index.samples) // SAMPLED)
+    sides = []
+    for sample in index.samples[::step]:
+        try:
+            sides.append(min(probe_size(sample.path)))
+        except ImageError:
+            continue
+    median = statistics.median(sides) if sides else SIZES[0]
+    most = LARGEST_ON_CPU if run.device.type == "cpu" else SIZES[-1]
+    return max(size for size in SIZES if size <= min(most, max(SIZES[0], median)))
+
+
+def preprocessing_of(size: int) -> Preprocessing:
+    """For a network from scratch: the whole picture, nothing cut off."""
+    return Preprocessing(input_size=(3, size, size), crop_mode="border", crop_pct=1.0)
+
+
+def recipe_for(config: ModelConfig, count: int, *, augment: bool = True) -> Recipe:
+    """The learning rate and batch size for this network and so many pictures to learn from."""
+    batch_size = 16 if count < TINY else 32 if count < SMALL else 64
+    lr = 0.1 * batch_size / 64
+    if config.head == "fc":
+        lr *= 0.2  # three layers in a row without a norm take no more
+    if not config.batch_norm:
+        lr *= 0.1
+    return Recipe(lr=lr, batch_size=batch_size, augment=augment)
+
+
+def new_network(config: ModelConfig, seed: int) -> VGG:
+    """Freshly initialised from a seed, whatever else draws from torch's source of chance."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VGG.from_config(config)
+
+
+def _parts(
+    run: Run, index: FolderIndex, parts: Split, pixels: torch.Tensor, rows: Sequence[int]
+) -> tuple[Pictures, Pictures]:
+    """The two sides of the split, over one tensor of pixels; on the device where it fits."""
+    targets = torch.zeros(len(pixels), dtype=torch.int64)
+    place = torch.tensor(rows)
+    targets[place] = torch.from_numpy(index.labels)
+    if device_room(run.device, pixels.nbytes):
+        pixels = pixels.to(run.device)
+    train, held_out = (place[torch.tensor(side)] for side in (parts.train, parts.held_out))
+    return Pictures(pixels, targets, train), Pictures(pixels, targets, held_out)
+
+
+def _plan(
+    run: Run,
+    network: VGG,
+    recipe: Recipe,
+    train: Pictures,
+    held_out: Pictures,
+    reserve: float,
+    *,
+    planned: bool,
+) -> tuple[int, float | None]:
+    """How many pictures to show, and until when at the latest; says so where it is new."""
+    if run.options.epochs:
+        return run.options.epochs * len(train), None
+    each = seconds_per_picture(network, recipe, run.dtype)
+    reserve += EVALUATION_COST * each * len(held_out) + 0.02 * (run.seconds or 0)
+    left = max(0.0, run.left - reserve)
+    epoch = each * (len(train) + EVALUATION_COST * len(held_out))
+    epochs = SAFETY * left / epoch
+    shown = max(recipe.batch_size, round(epochs * len(train)))
+    if not planned:
+        if epochs >= 1:
+            sentence = f"{epochs:.0f} epochs, by the speed measured: {1 / each:.0f} pictures/s"
+        else:
+            sentence = (
+                f"the time is enough for {shown} of the {len(train)} pictures: "
+                "a longer budget would do better"
+            )
+        run.say("plan", sentence, epochs=epochs, pictures_per_second=1 / each)
+    return shown, time.monotonic() + left
+
+
+def _finished(
+    run: Run,
+    network: VGG,
+    index: FolderIndex,
+    parts: Split,
+    held_out: Pictures,
+    fitted: Fitted,
+) -> Trained:
+    """Measure the network as it will be saved, and calibrate it.
+
+    There are no other pictures that it has not seen, so the held-out part sets the temperature.
+    That is one number, and changes no answer.
+    """
+    round_to_half(network)
+    predictor = Predictor(network, str(run.device), run.options.precision)
+    chunks = []
+    for rows in held_out.rows.split(predictor.batch_size):
+        with run.lock:
+            chunks.append(predictor.probabilities(held_out.pixels[rows.to(held_out.pixels.device)]))
+    logits = torch.cat(chunks).double().clamp_min(1e-30).log().numpy()
+    targets = index.labels[parts.held_out]
+    temperature = fit_temperature(logits, targets)
+    network.config = replace(network.config, extra={"temperature": temperature})
+    return Trained(
+        network=network,
+        index=index,
+        split=parts,
+        probs=sharpened(logits, temperature),
+        epochs=fitted.epochs,
+        stopped=fitted.stopped,
+        facts={
+            "temperature": temperature,
+            "temperature_from": "held_out",
+            "kept": "best epoch on the held-out part" if fitted.best_of else "last epoch",
+        },
+    )
