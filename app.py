@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         public = is_public(options.host, options.share)
         if options.mcp:
             check_mcp()
+        if options.device not in ("auto", "cpu"):
+            from vgg.device import choose_device  # imports torch, so only where it is asked for
+
+            choose_device(options.device)
         from vgg.ui.app import build, launch_options
         from vgg.ui.store import Settings
 

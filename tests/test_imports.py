@@ -58,6 +58,7 @@ ORDER = (
     "vgg.duplicates",
     "vgg.cache",
     "vgg.weights",
+    "vgg.downloads",
     "vgg.checkpoint",
     "vgg.layouts",
     "vgg.transforms",

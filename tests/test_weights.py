@@ -23,11 +23,11 @@ from fake_hub import FakeHub, Faults, hub_environment
 from safetensors.torch import save
 
 from vgg.checkpoint import save_checkpoint
+from vgg.downloads import HubUnavailableError
 from vgg.layouts import State
 from vgg.model import VGG
 from vgg.options import IMAGENET_NAMES, ModelConfig
 from vgg.weights import (
-    HubUnavailableError,
     default_weights_dir,
     find_config,
     imagenet_classes,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg.data import FolderIndex, Sample, Skipped, open_zip, scan_folder
+from vgg.downloads import HubUnavailableError
 from vgg.evaluation import Evaluation, evaluate_probabilities
 from vgg.model import VGG
 from vgg.options import (
@@ -25,7 +26,6 @@ from vgg.runs import METRICS_FILE, SPLIT_FILE, Event, Run, Trained, check_same_c
 from vgg.scratch import train_scratch
 from vgg.weights import (
     STARTER,
-    HubUnavailableError,
     default_weights_dir,
     load_model,
 )

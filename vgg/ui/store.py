@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vgg.downloads import cached_weights
 from vgg.options import (
     IMAGENET_NAMES,
     ModelConfig,
@@ -18,7 +19,6 @@ from vgg.weights import (
     STARTER,
     ListedModel,
     available_models,
-    cached_weights,
     find_config,
     find_weights,
     imagenet_classes,
