@@ -24,6 +24,7 @@ from vgg.device import (
 from vgg.images import ImageError, read_image
 from vgg.model import VGG
 from vgg.transforms import needed_side, normalise, to_uint8
+from vgg.winograd import use_winograd
 
 Picture = Image.Image | str | Path | bytes | BinaryIO
 
@@ -199,7 +200,10 @@ def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
     if copied.config.batch_norm:
         copied.float().fold_batch_norm()
     copied.requires_grad_(False)
-    return copied.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    copied.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    if device.type == "cpu" and dtype == torch.float32:
+        use_winograd(copied, copied.config.pretrained_cfg.size)
+    return copied
 
 
 def _rgb(image: Image.Image) -> Image.Image:

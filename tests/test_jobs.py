@@ -1,0 +1,150 @@
+"""Training jobs: one runs, others wait, each is found again by its id alone."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vgg.options import TrainOptions
+from vgg.shapes import draw_folder
+from vgg.ui import watch
+from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs, clean_name
+from vgg.ui.store import Settings, Store
+
+QUICK = TrainOptions(
+    mode="scratch", depth=11, width=0.05, head="gap", epochs=1, image_size=32, device="cpu"
+)
+LONG = TrainOptions(
+    mode="scratch", depth=11, width=0.05, head="gap", epochs=500, image_size=32, device="cpu"
+)
+PATIENCE = 120.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs") / "shapes"
+    draw_folder(folder, count=6, seed=3, size=32)
+    return folder
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    return Jobs(Store(Settings(weights_dir=tmp_path / "weights")))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a fact; the bound only keeps a broken test from hanging."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "this never came true"
+        time.sleep(0.02)
+
+
+def finished(job: Job) -> Job:
+    until(lambda: job.is_over)
+    return job
+
+
+def test_a_job_makes_a_model_that_predicts(jobs: Jobs, drawn: Path) -> None:
+    job = finished(jobs.submit(drawn, "my shapes", QUICK, owned=False))
+    assert (job.state, job.error) == (DONE, "")
+    assert jobs.store.own_models() == ["my-shapes"] == [jobs.model(job)]
+    predictor = jobs.store.predictor("my-shapes")
+    picture = next((drawn / "star").iterdir())
+    assert set(predictor.predict([picture], top_k=8)[0].class_names) == set(
+        predictor.config.label_names
+    )
+    assert drawn.is_dir(), "a folder that is not ours stays"
+
+
+def test_one_runs_and_the_second_waits_with_its_place_shown(jobs: Jobs, drawn: Path) -> None:
+    first = jobs.submit(drawn, "first", LONG, owned=False)
+    second = jobs.submit(drawn, "second", QUICK, owned=False)
+    until(lambda: first.last("epoch") is not None)
+    assert (first.state, second.state, jobs.place(second)) == (RUNNING, WAITING, 1)
+    assert "place 1 in the queue" in watch.status(jobs, second)
+    jobs.stop(first)
+    assert finished(first).state == STOPPED
+    assert finished(second).state == DONE
+
+
+def test_a_stopped_job_leaves_a_usable_model(jobs: Jobs, drawn: Path) -> None:
+    job = jobs.submit(drawn, "stopped", LONG, owned=False)
+    until(lambda: job.last("epoch") is not None)
+    jobs.stop(job)
+    assert finished(job).state == STOPPED
+    assert jobs.model(job) == "stopped"
+    assert jobs.store.predictor("stopped").config.trained
+
+
+def test_a_waiting_job_that_is_stopped_never_starts(jobs: Jobs, drawn: Path) -> None:
+    first = jobs.submit(drawn, "first", LONG, owned=False)
+    second = jobs.submit(drawn, "second", QUICK, owned=False)
+    jobs.stop(second)
+    jobs.stop(first)
+    finished(first)
+    assert (second.state, second.started) == (STOPPED, None)
+
+
+def test_bad_pictures_end_the_job_with_a_sentence_and_not_the_queue(
+    jobs: Jobs, drawn: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one class" / "only").mkdir(parents=True)
+    shutil.copy(next((drawn / "star").iterdir()), tmp_path / "one class" / "only" / "star.png")
+    bad = finished(jobs.submit(tmp_path / "one class", "bad", QUICK, owned=False))
+    assert bad.state == FAILED
+    assert "class" in bad.error
+    assert jobs.model(bad) == ""
+    assert finished(jobs.submit(drawn, "good", QUICK, owned=False)).state == DONE
+
+
+def test_the_copy_of_an_upload_goes_when_its_job_ends(
+    jobs: Jobs, drawn: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(drawn, tmp_path / "upload")
+    finished(jobs.submit(copy, "upload", QUICK))
+    assert not copy.exists()
+
+
+def test_the_queue_has_an_end(jobs: Jobs, drawn: Path) -> None:
+    first = jobs.submit(drawn, "long", LONG, owned=False)
+    until(lambda: first.state == RUNNING)
+    waiting = [jobs.submit(drawn, "more", QUICK, owned=False) for _ in range(MOST_WAITING)]
+    with pytest.raises(ValueError, match="wait already"):
+        jobs.submit(drawn, "one too many", QUICK, owned=False)
+    for job in (*waiting, first):
+        jobs.stop(job)
+    finished(first)
+
+
+def test_a_job_is_found_by_its_id_and_by_nothing_else(jobs: Jobs, drawn: Path) -> None:
+    job = jobs.submit(drawn, "mine", QUICK, owned=False)
+    assert jobs.find(job.id) is job
+    assert [jobs.find(x) for x in ("", None, "mine", job.id[:-1])] == [None] * 4
+    assert len(job.id) >= 20, "an id that can be guessed is no key"
+    finished(job)
+
+
+def test_on_a_public_page_only_the_jobs_id_leads_to_its_model(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    store = Store(Settings(weights_dir=tmp_path / "weights", public=True))
+    jobs = Jobs(store)
+    job = finished(jobs.submit(drawn, "mine", QUICK, owned=False))
+    assert store.own_models() == []
+    assert jobs.model(job) == job.id
+    assert store.predictor(job.id).config.num_classes == 8
+    with pytest.raises(ValueError, match="no model"):
+        store.spec_of("mine")
+    assert store.label(job.id) == "mine"
+
+
+def test_names_become_folder_names() -> None:
+    assert clean_name("../../etc/passwd") == "etc-passwd"
+    assert clean_name("Meine Hände ✋") == "Meine-Hände"
+    assert clean_name("  ") == "model"
+    assert len(clean_name("x" * 500)) == 60
