@@ -49,6 +49,7 @@ ORDER = (
     "vgg.features",
     "vgg.gradcam",
     "vgg.predictor",
+    "vgg.winograd",
     "vgg.overlay",
     "vgg.pixels",
     "vgg.augment",

@@ -133,6 +133,11 @@ def build_parser() -> Parser:
     shapes.add_argument("--size", type=int, default=96, help="pixels a side (default: 96)")
     shapes.set_defaults(run=run_shapes)
 
+    bench = commands.add_parser("bench", help="measure against named rivals, on this machine")
+    bench.add_argument("--quick", action="store_true", help="under a minute")
+    bench.add_argument("--json", action="store_true", help="print one JSON document")
+    bench.set_defaults(run=run_benchmark)
+
     info = commands.add_parser("info", help="say what a model is, and what this machine has")
     info.add_argument("--model", help="default: all that are here")
     info.set_defaults(run=run_info)
@@ -349,6 +354,19 @@ def run_shapes(options: argparse.Namespace) -> int:
             on_progress=tell,
         )
     print(options.out)
+    return 0
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    from vgg.bench import run_bench
+
+    def tell(row: Any) -> None:
+        print(f"{row.name}: {row.ratio:.2f} of {row.rival}", file=sys.stderr, flush=True)
+
+    report = run_bench(
+        quick=options.quick, on_row=tell, device=options.device, precision=options.precision
+    )
+    print(json.dumps(report.to_json(), indent=1) if options.json else report.table())
     return 0
 
 

@@ -56,6 +56,7 @@ def start_rows(plan: Plan) -> Iterator[Row]:
             lambda: start(ours),
             lambda: start(rival),
             seconds=3 * plan.row_seconds,
+            least=2 if plan.quick else 5,
             most=15,
         )
     yield make_row("page start", "app.py", "Gradio with two text boxes", values, unit="s")

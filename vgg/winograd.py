@@ -1,8 +1,8 @@
 """3x3 convolutions with fewer multiplications, for processors whose fastest precision is fp32.
 
-Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1: a tile of 4x4
-outputs is made from 6x6 inputs with 36 multiplications a pair of channels, not 144. What it costs is
-adding and copying, so it pays where there are many channels.
+Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4: a tile of 4x4
+outputs is made from 6x6 inputs with 36 multiplications a pair of channels, not 144. The price is
+more adding and copying, so it pays where there are many channels.
 """
 
 import torch

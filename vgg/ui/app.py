@@ -29,18 +29,19 @@ def build(settings: Settings) -> gr.Blocks:
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
             device = gr.HTML(device_line(store), elem_id="device")
         side = sidebar.build(store)
+        session = train.begin_session()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Predict", id="predict-tab"):
                 predict_tab = gr.Column()
             with gr.Tab("Train", id="train-tab"):
-                made = train.build(store, jobs, side, page)
+                train.build(store, jobs, side, session, page)
             with gr.Tab("Evaluate", id="evaluate-tab"):
                 evaluate_tab = gr.Column()
         # A model that was just trained is chosen at once, and the other tabs follow.
         side.changes.append(
-            made.change(
+            session.finished.change(
                 lambda name: sidebar.choose(store, name),
-                made,
+                session.finished,
                 side.shown,
                 show_progress="hidden",
                 api_visibility="private",

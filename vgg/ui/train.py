@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import Any
@@ -119,13 +120,31 @@ def plan(store: Store, pictures: PictureSet | None, values: Sequence[Any], input
     return f"<p class='plan'>{escape(text)}</p>"
 
 
-def build(store: Store, jobs: Jobs, sidebar: Sidebar, page: gr.Blocks) -> gr.State:
-    """Lay the tab out and wire it; returns the name of the model that was just made."""
+@dataclass(frozen=True)
+class Session:
+    """What a visitor's page knows of its job. These stand outside of the tabs: what lies in a tab
+    that is not open is not there for the browser, and would forget the job at a reload.
+
+    `finished` is the name of the model that was just made.
+    """
+
+    job_id: gr.BrowserState
+    clock: gr.Timer
+    finished: gr.State
+
+
+def begin_session() -> Session:
+    """Make a session's parts; call it where the tabs are not yet begun."""
+    # The secret is no lock: the id itself, which can't be guessed, is the key to the job.
+    remembered = gr.BrowserState("", storage_key="vgg-studio-job", secret="vgg-studio")
+    return Session(remembered, gr.Timer(1.0, active=False), gr.State(""))
+
+
+def build(store: Store, jobs: Jobs, sidebar: Sidebar, session: Session, page: gr.Blocks) -> None:
+    """Lay the tab out and wire it."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     pictures = gr.State(None, delete_callback=forget)
-    job_id = gr.BrowserState("", storage_key="vgg-studio-job", secret="vgg-studio")
-    finished = gr.State("")
-    clock = gr.Timer(1.0, active=False)
+    job_id, clock, finished = session.job_id, session.clock, session.finished
     defaults = TrainOptions()
 
     with gr.Row(equal_height=False):
@@ -278,7 +297,6 @@ def build(store: Store, jobs: Jobs, sidebar: Sidebar, page: gr.Blocks) -> gr.Sta
     stop.click(stop_job, job_id, None, queue=False, **quiet)
     clock.tick(watch, [job_id, finished], watched, queue=False, **quiet)
     page.load(watch, [job_id, finished], watched, **quiet)
-    return finished
 
 
 def _class_boxes() -> list[gr.components.Component]:
