@@ -20,6 +20,7 @@ pytestmark = pytest.mark.browser
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 30_000  # milliseconds; the first answer waits for torch
+expect.set_options(timeout=PATIENCE)
 # What Gradio itself says on every upload.
 NOT_OURS = ("Method not implemented.",)
 
@@ -77,7 +78,7 @@ def go(page: Page, server: Server, *, dark: bool = False) -> None:
     """Open the page and wait until it listens."""
     page.goto(f"{server.url}/?__theme={'dark' if dark else 'light'}")
     expect(page.locator("#examples img").first).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#device")).to_contain_text("GB", timeout=PATIENCE)
+    expect(page.locator("#device")).to_contain_text("GB")
 
 
 def example(page: Page, name: str) -> Locator:
@@ -87,7 +88,7 @@ def example(page: Page, name: str) -> Locator:
 def answer_is(page: Page, name: str) -> None:
     """The best answer is `name`, with one decimal of a percent."""
     best = page.locator("#prediction .bars li").first
-    expect(best.locator(".name")).to_have_text(name, timeout=PATIENCE)
+    expect(best.locator(".name")).to_have_text(name)
     expect(best.locator(".percent")).to_have_text(re.compile(r"^\d{1,3}\.\d %$"))
 
 
@@ -153,7 +154,7 @@ def test_several_pictures_give_a_table_a_csv_and_rows_that_open_their_picture(
     names = ["star", "heart", "arrow"]
     upload(page, *[shapes / f"{name}.png" for name in names])
     table = page.locator("#predictions")
-    expect(page.locator("#prediction")).to_contain_text("3 pictures", timeout=PATIENCE)
+    expect(page.locator("#prediction")).to_contain_text("3 pictures")
     for name in names:
         row = table.get_by_role("row").filter(has_text=f"{name}.png")
         expect(row.get_by_text(name, exact=True)).to_be_visible()
@@ -177,7 +178,7 @@ def test_an_unreadable_picture_is_reported_and_the_others_go_on(
     bad = tmp_path / "notes.png"
     bad.write_text("not a picture at all")
     upload(page, shapes / "star.png", bad, shapes / "heart.png")
-    expect(page.locator("#prediction")).to_contain_text("3 pictures", timeout=PATIENCE)
+    expect(page.locator("#prediction")).to_contain_text("3 pictures")
     rows = page.locator("#predictions").get_by_role("row")
     expect(rows.filter(has_text="notes.png")).to_contain_text("not read")
     expect(rows.filter(has_text="heart.png")).to_contain_text("heart")
@@ -412,7 +413,7 @@ _PALE_TEXTS = """() => {
   while (walker.nextNode()) {
     const text = walker.currentNode.textContent.trim();
     const element = walker.currentNode.parentElement;
-    if (!text || !/[\\p{L}\\p{N}]/u.test(text) || element.closest("script, style, canvas")) continue;
+    if (!/[\\p{L}\\p{N}]/u.test(text) || element.closest("script, style, canvas")) continue;
     if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
     const style = getComputedStyle(element);
     const below = ground(element);

@@ -23,12 +23,12 @@ from vgg.data import scan_folder
 from vgg.fitting import fit
 from vgg.heads import fit_head
 from vgg.model import VGG
-from vgg.options import Preprocessing, TrainOptions
+from vgg.options import ModelConfig, Preprocessing, TrainOptions, count_macs
 from vgg.predictor import Predictor
 from vgg.probe import in_turns
 from vgg.recipe import Epoch, Fitted, Pictures, Recipe, learning_rate
 from vgg.runs import Run
-from vgg.scratch import choose_network, suitable_size
+from vgg.scratch import affordable, choose_network, preprocessing_of, suitable_size
 from vgg.shapes import SHAPES, draw_folder
 from vgg.training import TrainResult, default_out, train
 from vgg.weights import load_model
@@ -514,17 +514,24 @@ def test_the_image_size_comes_from_the_pictures(shapes: Path, tmp_path: Path) ->
     assert suitable_size(run_for(tmp_path), scan_folder(tmp_path / "large")) == 96
 
 
-def test_more_time_gives_a_wider_network_and_less_a_smaller_picture(tmp_path: Path) -> None:
-    draw_folder(tmp_path / "large", count=2, size=100)
-    index = scan_folder(tmp_path / "large")
-    sizes, widths = [], []
-    for budget in (1.0, 20_000.0):
-        config = choose_network(run_for(tmp_path, budget_s=budget), index, None)
-        sizes.append(config.pretrained_cfg.size)
-        widths.append(config.width)
-    assert sizes[0] < sizes[1] == 96
-    assert widths[0] == 0.25
-    assert widths[1] == 1
+def test_more_time_gives_a_wider_network_and_less_a_smaller_picture() -> None:
+    start = ModelConfig("vgg11_bn", 2, "gap", 0.25, pretrained_cfg=preprocessing_of(96))
+
+    def chosen(seconds: float, **free: bool) -> tuple[int, float]:
+        def epochs_of(config: ModelConfig) -> float:  # ten thousand million operations a second
+            return seconds * 1e10 / (3 * 1000 * count_macs(config))
+
+        free = {"free_size": True, "free_width": True, **free}
+        config = affordable(start, 1000, epochs_of, **free)
+        return config.pretrained_cfg.size, config.width
+
+    assert chosen(10) == (32, 0.25)
+    assert chosen(10, free_size=False) == (96, 0.25)
+    assert chosen(1000) == (96, 0.5)
+    assert chosen(100_000) == (96, 1.0)
+    assert chosen(100_000, free_width=False) == (96, 0.25)
+    choices = [chosen(seconds) for seconds in (3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+    assert choices == sorted(choices)
 
 
 def test_plain_deep_networks_from_scratch_are_warned_of(shapes: Path, tmp_path: Path) -> None:

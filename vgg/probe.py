@@ -53,7 +53,7 @@ def train_probe(run: Run, index: FolderIndex, model: VGG) -> Trained:
         device=run.device,
         should_stop=run.should_stop,
     )
-    network = with_head(model, head_name, len(names), looks.cfg, names)
+    network = with_head(model, head_name, len(names), looks.trunk.cfg, names)
     network.classifier[-1].load_state_dict({"weight": head.weight, "bias": head.bias})
     network.config = replace(network.config, trained=True, extra={"temperature": head.temperature})
     logits = features[parts.held_out] @ head.weight.numpy().T + head.bias.numpy()

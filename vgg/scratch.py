@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -108,7 +108,18 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
         if free_width and run.device.type != "cpu":
             config = replace(config, width=WIDTHS[0])
     else:
-        config = _affordable(run, config, len(index.samples), free_width)
+        train = round(0.8 * len(index.samples))
+        effort = train + EVALUATION_COST * (len(index.samples) - train)
+        time_left = SAFETY * run.left
+
+        def epochs_of(config: ModelConfig) -> float:
+            network = new_network(config, 0).to(run.device, memory_format=torch.channels_last)
+            return time_left / (
+                effort * seconds_per_picture(network, recipe_for(config, train), run.dtype)
+            )
+
+        free_size = options.image_size is None
+        config = affordable(config, train, epochs_of, free_size=free_size, free_width=free_width)
     size = config.pretrained_cfg.size
     run.say(
         "plan",
@@ -128,30 +139,25 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
     return config
 
 
-def _affordable(run: Run, config: ModelConfig, count: int, free_width: bool) -> ModelConfig:
-    """The widest network that the budget trains well; smaller pictures where even the narrowest
-    takes too long."""
-    train = round(0.8 * count)
-    effort = train + EVALUATION_COST * (count - train)  # an epoch, in pictures learned from
-    time_left = SAFETY * run.left
-
-    def epochs_of(config: ModelConfig) -> float:
-        network = new_network(config, 0).to(run.device, memory_format=torch.channels_last)
-        seconds = seconds_per_picture(network, recipe_for(config, train), run.dtype)
-        return time_left / (effort * seconds)
-
+def affordable(
+    config: ModelConfig,
+    count: int,
+    epochs_of: Callable[[ModelConfig], float],
+    *,
+    free_size: bool,
+    free_width: bool,
+) -> ModelConfig:
+    """The widest network that the time trains well on `count` pictures; smaller pictures where
+    even this one takes too long. `epochs_of` tells how many epochs the time is enough for."""
     epochs = epochs_of(config)
     smaller = [size for size in SIZES if size < config.pretrained_cfg.size]
-    if run.options.image_size is None:
-        while smaller and epochs < _epochs(SMALLER_BELOW, train):
-            config = replace(config, pretrained_cfg=preprocessing_of(smaller.pop()))
-            epochs = epochs_of(config)
-    if free_width:
-        for width in reversed(WIDTHS[:-1]):
-            if epochs / WIDER_COST < _epochs(WIDER_FROM, train):
-                break
-            config = replace(config, width=width)
-            epochs = epochs_of(config)
+    while free_size and smaller and epochs < _epochs(SMALLER_BELOW, count):
+        config = replace(config, pretrained_cfg=preprocessing_of(smaller.pop()))
+        epochs = epochs_of(config)
+    wider = [width for width in reversed(WIDTHS) if width > config.width]
+    while free_width and wider and epochs / WIDER_COST >= _epochs(WIDER_FROM, count):
+        config = replace(config, width=wider.pop(0))
+        epochs = epochs_of(config)
     return config
 
 

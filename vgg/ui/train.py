@@ -130,14 +130,17 @@ class Session:
 
     job_id: gr.BrowserState
     clock: gr.Timer
-    finished: gr.State
+    finished: gr.Textbox
 
 
 def begin_session() -> Session:
     """Make a session's parts; call it where the tabs are not yet begun."""
     # The secret is no lock: the id itself, which can't be guessed, is the key to the job.
     remembered = gr.BrowserState("", storage_key="vgg-studio-job", secret="vgg-studio")
-    return Session(remembered, gr.Timer(1.0, active=False), gr.State(""))
+    # A text box, out of sight, because its change reaches the browser, and a State's does not
+    # always.
+    finished = gr.Textbox(visible="hidden", elem_id="finished")
+    return Session(remembered, gr.Timer(1.0, active=False), finished)
 
 
 def build(store: Store, jobs: Jobs, sidebar: Sidebar, session: Session, page: gr.Blocks) -> None:
