@@ -22,6 +22,7 @@ from vgg.transforms import normalise
 VERSION = 1  # a new one where the numbers change: those that are kept are then left alone
 CPU_BATCH = 4  # on a CPU more at once is no faster, and others wait longer for their turn
 DEVICE_BATCH = 64
+LARGEST = float(torch.finfo(torch.float16).max)
 KEEP_EVERY = 256  # pictures after which results go to disk, so that little is lost by a kill
 
 
@@ -70,7 +71,8 @@ class Trunk:
         try:
             with torch.inference_mode():
                 rows = self.network(normalise(pixels.to(self.device), self.cfg, self.dtype))
-                return rows.to("cpu", torch.float16).numpy()
+                # NaN stays NaN: the caller must see that the weights are damaged.
+                return rows.cpu().clamp(-LARGEST, LARGEST).half().numpy()
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise

@@ -17,7 +17,7 @@ from vgg.options import MIN_SIDE
 from vgg.predictor import Predictor
 from vgg.transforms import normalise
 
-BLUR = 1 / 8  # standard deviation of the blur that hides an area, as a part of the input's side
+BLUR = 1 / 16  # standard deviation of the blur around what is hidden, in sides of the input
 
 
 class GradCAM:

@@ -165,6 +165,11 @@ class _Looks:
         digest_of = {sample.name: digest for sample, digest in pairs}
         digests = [digest_of[sample.name] for sample in self.index.samples]
         self.features = np.stack([self.rows[digest] for digest in digests])
+        if not np.isfinite(self.features).all():
+            raise ValueError(
+                "the trunk gives no numbers for some pictures: its weights are damaged; "
+                "choose another model"
+            )
         self.prints = np.zeros(len(digests), FINGERPRINT)
         for place, digest in enumerate(digests):
             self.prints[place] = self.records[digest]

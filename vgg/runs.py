@@ -181,6 +181,7 @@ class Run:
             return None
         check_same_choices(state["options"], self.options)
         self.began -= state["elapsed"]
+        self.notes = state["notes"] + self.notes
         return state
 
     def save_state(self, state: Callable[[], State]) -> None:
@@ -189,7 +190,12 @@ class Run:
         if began - self._saved_at < self._saving_took / SAVE_SHARE:
             return
         with replacing(self.out / STATE_FILE) as part:
-            content = {"options": asdict(self.options), "elapsed": self.elapsed, **state()}
+            content = {
+                "options": asdict(self.options),
+                "elapsed": self.elapsed,
+                "notes": self.notes,
+                **state(),
+            }
             torch.save(content, part)
         self._saved_at = time.monotonic()
         self._saving_took = self._saved_at - began
@@ -198,6 +204,12 @@ class Run:
         """The training is over: nothing is left to go on from."""
         for name in (STATE_FILE, f"{STATE_FILE}.part"):
             (self.out / name).unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Where there is nothing to go on from, leave no folder that would be refused next time."""
+        if {path.name for path in self.out.iterdir()} <= {EVENTS_FILE}:
+            (self.out / EVENTS_FILE).unlink(missing_ok=True)
+            self.out.rmdir()
 
     # What is left
 

@@ -128,19 +128,26 @@ def train(
         if resume and (metrics := run.read_metrics()):
             check_same_choices(metrics["options"], options)
             return TrainResult.from_json(metrics)
-        run.event("start", folder=Path(folder).name, options=asdict(options))
-        run.event(
-            "scan",
-            counts=index.counts,
-            skipped=[asdict(entry) for entry in index.skipped],
-            hints=index.hints,
-        )
-        model = None if options.mode == "scratch" else _trunk_to_probe(run, weights_dir)
-        if model:
-            trained = train_probe(run, index, model)
-        else:
-            trained = train_scratch(run, index, _like(options, weights_dir))
-        return _finish(run, "probe" if model else "scratch", trained)
+        try:
+            mode, trained = _learn(run, Path(folder).name, index, weights_dir)
+        except BaseException:
+            run.abandon()
+            raise
+        return _finish(run, mode, trained)
+
+
+def _learn(
+    run: Run, folder_name: str, index: FolderIndex, weights_dir: Path | None
+) -> tuple[str, Trained]:
+    """(what was done, what it gave)."""
+    options = run.options
+    run.event("start", folder=folder_name, options=asdict(options))
+    skipped = [asdict(entry) for entry in index.skipped]
+    run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
+    model = None if options.mode == "scratch" else _trunk_to_probe(run, weights_dir)
+    if model:
+        return "probe", train_probe(run, index, model)
+    return "scratch", train_scratch(run, index, _like(options, weights_dir))
 
 
 @contextmanager

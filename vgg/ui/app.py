@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.ui import api, evaluate, predict, sidebar, train
+from vgg.ui import api, evaluate, inside, predict, sidebar, train
 from vgg.ui.jobs import Jobs
 from vgg.ui.store import Settings, Store
 
@@ -37,6 +37,8 @@ def build(settings: Settings) -> gr.Blocks:
                 train.build(store, jobs, side, session, page)
             with gr.Tab("Evaluate", id="evaluate-tab"):
                 evaluate_tab = gr.Column()
+            with gr.Tab("Inside", id="inside-tab") as inside_tab:
+                inside_box = gr.Column()
         # A model that was just trained is chosen at once, and the other tabs follow.
         side.changes.append(
             session.finished.change(
@@ -51,9 +53,11 @@ def build(settings: Settings) -> gr.Blocks:
             quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
             side.changes.append(page.load(side.bring, side.choice, side.progress, **quietly))
         with predict_tab:
-            predict.build(store, side)
+            seen = predict.build(store, side)
         with evaluate_tab:
             evaluate.build(store, side)
+        with inside_box:
+            inside.build(store, side, inside_tab, seen.components, predict.current_picture)
         api.build(store, jobs)
         clock = gr.Timer(DEVICE_SECONDS)
 

@@ -6,6 +6,7 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import gradio as gr
 from PIL import Image
 
 from vgg.ui.store import Store
@@ -132,6 +133,12 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     scale = SHOWN_SIDE / max(image.size)
     width, height = image.size
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def layout() -> tuple[gr.HTML, gr.HTML, gr.State]:
+    """Places for the map and for its check, and the map itself, kept for the check."""
+    heat = gr.HTML("", js_on_load=SCRIPT, elem_id="heatmap")
+    return heat, gr.HTML("", elem_id="truth"), gr.State(None)
 
 
 # The opacity and the second picture change without asking the server.

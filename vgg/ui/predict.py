@@ -23,6 +23,8 @@ from vgg.images import IMAGE_SUFFIXES, ImageError, read_image
 from vgg.options import ModelConfig
 from vgg.shapes import draw_shape
 from vgg.terminal import csv_row
+from vgg.ui import heatmap
+from vgg.ui.pictures import sentence
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
 from vgg.ui.store import Choice, Store
 from vgg.weights import STARTER
@@ -64,6 +66,30 @@ class Answer:
     thumbnail: str = ""  # data URL
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The components that say which picture is shown; `current_picture` reads their values."""
+
+    components: list[gr.components.Component]
+
+
+def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Image.Image | None:
+    """The one picture that is shown; None for none or several. `ValueError` for a broken one."""
+    if opened == "draw":
+        return read_drawing(drawing) if drawing else None
+    if not pictures or len(pictures) > 1:
+        return None
+    return read_image(pictures[0][0], min_side=heatmap.SHOWN_SIDE)
+
+
+def read_drawing(drawing: str) -> Image.Image:
+    """The drawing pad's data URL as a picture; `ValueError` for anything else."""
+    head, _, data = drawing.partition("base64,")
+    if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
+        raise ValueError("this drawing can't be read; clear the pad and draw again")
+    return read_image(base64.b64decode(data))
+
+
 def predict_pictures(
     store: Store, pictures: Pictures, top_k: float, *inputs: Any
 ) -> tuple[str, Any, Any]:
@@ -103,13 +129,10 @@ def predict_drawing(store: Store, drawing: str | None, top_k: float, *inputs: An
         return empty_state(store, *inputs)
     if refusal := obstacle(store, *inputs):
         return refusal
-    head, _, data = drawing.partition("base64,")
-    if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
-        raise gr.Error("This drawing can't be read; clear the pad and draw again.")
     try:
-        image = read_image(base64.b64decode(data))
+        image = read_drawing(drawing)
     except ValueError as error:
-        raise gr.Error(f"This drawing can't be read: {error}", print_exception=False) from error
+        raise gr.Error(sentence(str(error)), print_exception=False) from error
     predictor = loaded(store, *inputs)
     with store.device_lock:
         prediction = predictor.predict([image], top_k=int(top_k))[0]
@@ -210,12 +233,13 @@ def show_answer(answer: Answer, run: "RunInfo | None") -> str:
     """The k best classes as bars, best first, and a quiet line on what it took."""
     if answer.prediction is None:
         return f"<p class='problem' role='alert'>{escape(answer.error or '')}</p>"
-    pairs = zip(answer.prediction.class_names, answer.prediction.probs, strict=True)
+    top = answer.prediction
     bars = "".join(
-        f"<li><span class='bar' style='width:{100 * prob:.2f}%'></span>"
+        f"<li><button type='button' data-class='{index}' title='Show what speaks for it'>"
+        f"<span class='bar' style='width:{100 * prob:.2f}%'></span>"
         f"<span class='name'>{escape(name)}</span>"
-        f"<span class='percent'>{100 * prob:.1f} %</span></li>"
-        for name, prob in pairs
+        f"<span class='percent'>{100 * prob:.1f} %</span></button></li>"
+        for name, prob, index in zip(top.class_names, top.probs, top.indices, strict=True)
     )
     return f"<ol class='bars'>{bars}</ol>{_run_line(run)}"
 
@@ -299,7 +323,7 @@ def _choice(*inputs: Any) -> Choice:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def build(store: Store, sidebar: Sidebar) -> None:
+def build(store: Store, sidebar: Sidebar) -> Shown:
     """Lay the tab out and wire it."""
     chosen = [component.value for component in sidebar.choice]
     start = empty_state(store, *chosen)
@@ -336,7 +360,7 @@ def build(store: Store, sidebar: Sidebar) -> None:
                     elem_id="examples",
                 )
         with gr.Column(scale=1, min_width=300):
-            prediction = gr.HTML(start, elem_id="prediction")
+            prediction = gr.HTML(start, js_on_load=_BAR_CLICK, elem_id="prediction")
             table = gr.Dataframe(
                 headers=["#", "", "Picture", "Answer", "%", "Second answer"],
                 datatype=["number", "html", "str", "str", "number", "str"],
@@ -357,6 +381,7 @@ def build(store: Store, sidebar: Sidebar) -> None:
                 elem_id="top-k",
             )
             button = gr.Button("Predict", variant="primary", elem_id="predict")
+            heat, truth, explained = heatmap.layout()
     place = gr.Textbox("picture", visible=False)  # the open tab
 
     shown = [prediction, table, download]
@@ -396,38 +421,81 @@ def build(store: Store, sidebar: Sidebar) -> None:
         strip = gr.Column(visible=inputs[0] == STARTER)
         return strip, gr.Slider(maximum=most, value=min(k, most))
 
+    def explain(
+        opened: str, pictures: Pictures, drawing: str, *inputs: Any, index: int | None = None
+    ) -> tuple[str, Any]:
+        if obstacle(store, *inputs):
+            return "", None
+        try:
+            picture = current_picture(opened, pictures, drawing)
+            if picture is None:
+                return "", None
+            found = heatmap.explain(store, loaded(store, *inputs), picture, index)
+        except ValueError:  # the prediction says what is wrong
+            return "", None
+        return heatmap.show(picture, found), found
+
+    def explain_class(
+        opened: str, pictures: Pictures, drawing: str, event: gr.EventData, *inputs: Any
+    ) -> tuple[str, Any]:
+        return explain(opened, pictures, drawing, *inputs, index=int(event.index))
+
+    def check(found: Any, *inputs: Any) -> str:
+        if found is None or obstacle(store, *inputs):
+            return ""
+        return heatmap.show_truth(heatmap.check(store, loaded(store, *inputs), found))
+
     everything = [place, image, draw, top_k, *sidebar.choice]
+    seen = [place, image, draw, *sidebar.choice]
     image.upload(shown_copies, image, image, show_progress="hidden", **quiet)
-    image.change(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)
-    draw.change(
-        answer_drawing,
-        [draw, top_k, *sidebar.choice],
-        shown,
-        trigger_mode="always_last",
-        show_progress="hidden",
-        **quiet,
+    answered = [image.change(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)]
+    answered.append(
+        draw.change(
+            answer_drawing,
+            [draw, top_k, *sidebar.choice],
+            shown,
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **quiet,
+        )
     )
     # The gallery's own change event follows what a person does to it, not what an event puts in.
-    examples_set.click(
-        choose_example,
-        [examples_set, top_k, *sidebar.choice],
-        [image, places, *shown],
-        show_progress_on=prediction,
-        **quiet,
+    answered.append(
+        examples_set.click(
+            choose_example,
+            [examples_set, top_k, *sidebar.choice],
+            [image, places, *shown],
+            show_progress_on=prediction,
+            **quiet,
+        )
     )
     table.select(open_row, None, image, show_progress="hidden", **quiet)
     for tab, name in ((picture_tab, "picture"), (draw_tab, "draw")):
         opening = partial(open_place, name)
-        tab.select(opening, everything[1:], [place, *shown], show_progress="hidden", **quiet)
-    button.click(answer, everything, shown, **quiet)
-    top_k.release(answer, everything, shown, show_progress="minimal", **quiet)
+        answered.append(
+            tab.select(opening, everything[1:], [place, *shown], show_progress="hidden", **quiet)
+        )
+    answered.append(button.click(answer, everything, shown, **quiet))
+    top_k.input(
+        answer, everything, shown, trigger_mode="always_last", show_progress="minimal", **quiet
+    )
     for choosing in sidebar.choosing:  # while weights come, no answer of another model stands here
         choosing.then(instead, sidebar.choice, shown, show_progress="hidden", **quiet)
     for change in sidebar.changes:
-        change.then(answer, everything, shown, **quiet)
+        answered.append(change.then(answer, everything, shown, **quiet))
         change.then(fit, everything[3:], [strip, top_k], show_progress="hidden", **quiet)
+    # The map follows the answer, and the check follows the map: neither is delayed.
+    chosen_class = prediction.click(explain_class, seen, [heat, explained], **quiet)
+    mapped = [answer.then(explain, seen, [heat, explained], **quiet) for answer in answered]
+    for done in (*mapped, chosen_class):
+        done.then(check, [explained, *sidebar.choice], truth, show_progress="hidden", **quiet)
+    return Shown([place, image, draw])
 
 
+_BAR_CLICK = """element.addEventListener("click", (event) => {
+  const bar = event.target.closest("button[data-class]");
+  if (bar) trigger("click", { index: bar.dataset.class });
+});"""
 _PAD = """<div class="pad">
   <div class="pad-paper">
     <canvas width="448" height="448" aria-label="Drawing pad" tabindex="0"></canvas>

@@ -273,18 +273,16 @@ def build(store: Store) -> Sidebar:
             choice.num_classes,
             label="Classes",
             precision=0,
-            minimum=1,
+            minimum=0,  # what a trunk without a classifier has
             maximum=MAX_CLASSES,
             elem_id="num-classes",
         )
         with gr.Accordion("More", open=False, visible=choice.model == NEW) as more:
-            width = gr.Slider(
-                0.125,
-                2,
-                value=choice.width,
+            width = gr.Number(
+                choice.width,
                 step=0.125,
                 label="Width",
-                info="Scales the number of channels of every layer",
+                info="Scales the number of channels of every layer; 1 is the paper's",
                 elem_id="width",
             )
             head = gr.Radio(
@@ -317,9 +315,8 @@ def build(store: Store) -> Sidebar:
         model.input(model_changed, inputs, shown, **quiet),
         *[
             part.input(part_changed, inputs, shown, **quiet)
-            for part in (depth, batch_norm, num_classes, head)
+            for part in (depth, batch_norm, num_classes, width, head)
         ],
-        width.release(part_changed, inputs, shown, **quiet),
     ]
     progress: list[gr.components.Component] = [status, stop]
     ready = [event.then(bring, inputs, progress, **quiet) for event in chosen]
