@@ -305,6 +305,7 @@ def test_imagenet_without_a_hub_says_the_ways_on_and_the_page_stays_usable(page:
 def test_an_own_model_answers_and_markup_in_its_names_is_text(page: Page, shapes: Path) -> None:
     choose_model(page, "pets")
     expect(page.locator("#facts")).to_contain_text("cat, dog & bone, <b>owl</b>")
+    expect(page.locator("#prediction")).to_contain_text("one of: cat, dog & bone, <b>owl</b>")
     upload(page, shapes / "star.png")
     bars = page.locator("#prediction .bars .name")
     expect(bars).to_have_count(3)

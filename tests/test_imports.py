@@ -47,6 +47,7 @@ ORDER = (
     "vgg.export",
     "vgg.hub",
     "vgg.features",
+    "vgg.explanation",
     "vgg.gradcam",
     "vgg.predictor",
     "vgg.winograd",

@@ -7,21 +7,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgg.data import scan_folder
+    from vgg.evaluation import Evaluation, evaluate
+    from vgg.gradcam import GradCAM
     from vgg.images import ImageError, read_image
     from vgg.model import VGG
     from vgg.predictor import Prediction, Predictor
+    from vgg.training import TrainResult, train
     from vgg.weights import load_model
 
 _HOMES = {
+    "Evaluation": "vgg.evaluation",
+    "GradCAM": "vgg.gradcam",
     "ImageError": "vgg.images",
     "Prediction": "vgg.predictor",
     "Predictor": "vgg.predictor",
+    "TrainResult": "vgg.training",
     "VGG": "vgg.model",
+    "evaluate": "vgg.evaluation",
     "load_model": "vgg.weights",
     "read_image": "vgg.images",
+    "scan_folder": "vgg.data",
+    "train": "vgg.training",
 }
 
-__all__ = ["VGG", "ImageError", "Prediction", "Predictor", "load_model", "read_image"]
+__all__ = [
+    "VGG",
+    "Evaluation",
+    "GradCAM",
+    "ImageError",
+    "Prediction",
+    "Predictor",
+    "TrainResult",
+    "evaluate",
+    "load_model",
+    "read_image",
+    "scan_folder",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,6 +93,12 @@ def build_parser() -> Parser:
     predict.add_argument("--top-k", type=int, default=5, help="classes a picture (default: 5)")
     predict.add_argument("--json", action="store_true", help="print one JSON document")
     predict.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row a picture")
+    predict.add_argument(
+        "--heatmaps",
+        type=Path,
+        metavar="DIR",
+        help="write each picture with what speaks for its top answer",
+    )
     predict.add_argument("--flip", action="store_true", help="average with the mirror image")
     predict.set_defaults(run=run_predict)
 
@@ -174,6 +180,8 @@ def run_predict(options: argparse.Namespace) -> int:
         raise UsageError(found[0][1] if len(found) == 1 else f"none can be read: {found[0][1]}")
     if options.csv is not None:
         check_writable(options.csv)
+    if options.heatmaps is not None:
+        options.heatmaps.mkdir(parents=True, exist_ok=True)
     from vgg.weights import find_weights, load_model
 
     # First of all, because what follows imports torch and that takes seconds.
@@ -184,6 +192,12 @@ def run_predict(options: argparse.Namespace) -> int:
     check_trained(model.config, options.model)
     predictor = Predictor(model, options.device, options.precision, flip=options.flip)
 
+    def heatmap_of(path: Path) -> str | None:
+        from vgg.explanation import write_heatmap
+
+        written = write_heatmap(predictor, path, options.heatmaps)
+        return str(written) if written else None
+
     def rows() -> Iterator[dict[str, Any]]:
         unread: list[dict[str, Any]] | None = []  # held back until one picture could be read
         good = (path for path, error in found if error is None)
@@ -192,6 +206,8 @@ def run_predict(options: argparse.Namespace) -> int:
             prediction, failure = (None, error) if error else next(results)
             top = prediction.to_json() if prediction else []
             row = {"image": str(path), "top": top, "error": failure}
+            if options.heatmaps is not None and prediction:
+                row["heatmap"] = heatmap_of(path)
             if unread is not None and failure:
                 unread.append(row)
                 continue

@@ -1,18 +1,14 @@
 """A VGG of which only the upper stages learn, and what it is shown: pictures, or cached maps."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vgg.model import VGG
-from vgg.options import Preprocessing
 from vgg.pixels import empty_tensor
-from vgg.recipe import Pictures, Recipe
-from vgg.transforms import normalise
+from vgg.recipe import Recipe
 
 FALL = 3.0  # the rate falls so many times with each stage down (Howard and Ruder 2018)
 LEAST_SIZE = 1e-3  # of a weight, for its rate: those that begin at 0 must learn, too

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import gradio as gr
 
 from vgg.images import ImageError
 from vgg.options import TrainOptions
+from vgg.ui import heatmap
 from vgg.ui.evaluate import measure
 from vgg.ui.jobs import Job, Jobs
 from vgg.ui.pictures import forget, from_zip
@@ -31,6 +33,20 @@ def build(store: Store, jobs: Jobs) -> None:
             {"image": file name, "top": [{"class", "probability" (0 to 1)}, …], "error": null}
         """
         return predict_file(store, image, model, top_k)
+
+    def explain(image: gr.FileData, model: str = "starter", class_name: str = "") -> dict[str, Any]:
+        """Show what in a picture speaks for a class, and check that it is true.
+
+        Args:
+            image: the picture, a file.
+            model: as in `/predict`.
+            class_name: one of the model's classes; empty takes the most likely one.
+
+        Returns:
+            {"image", "class", "probability", "heatmap": the picture with the map over it, a data
+            URL, "truth": {"score", "before", "hidden_marked", "hidden_random", "sentence"}, "error"}
+        """
+        return explain_file(store, image, model, class_name)
 
     def models() -> list[dict[str, Any]]:
         """List the models that are on this machine.
@@ -108,7 +124,7 @@ def build(store: Store, jobs: Jobs) -> None:
         """
         return evaluate_zip(store, pictures, model)
 
-    for endpoint in (predict, models, train, job, stop, evaluate):
+    for endpoint in (predict, explain, models, train, job, stop, evaluate):
         gr.api(endpoint, api_name=endpoint.__name__)
 
 
@@ -128,6 +144,41 @@ def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, 
     with store.device_lock:
         prediction = predictor.predict([picture], top_k=int(top_k))[0]
     return {**row, "top": prediction.to_json()}
+
+
+def explain_file(store: Store, image: Any, model: str, class_name: str) -> dict[str, Any]:
+    """The heat map of one class, its picture and its check."""
+    path, shown = _file(image)
+    row: dict[str, Any] = {
+        "image": shown,
+        "class": None,
+        "probability": None,
+        "heatmap": None,
+        "truth": None,
+        "error": None,
+    }
+    with _said():
+        predictor = _predictor(store, model)
+        names = predictor.config.label_names
+        if class_name and class_name not in names:
+            raise ValueError(
+                f"the model has no class {class_name!r}; it has {', '.join(names[:20])}"
+            )
+    from vgg.explanation import overlaid
+
+    try:
+        picture = predictor.read(path)
+    except ImageError as error:
+        return {**row, "error": str(error)}
+    index = names.index(class_name) if class_name else None
+    found = heatmap.explain(store, predictor, picture, index)
+    row |= {"class": found.name, "probability": found.probability, "error": found.problem}
+    if found.problem:
+        return row
+    truth = heatmap.check(store, predictor, found)
+    if truth is not None:
+        row["truth"] = {**asdict(truth), "score": truth.score, "sentence": truth.sentence}
+    return {**row, "heatmap": heatmap.data_url(overlaid(picture, found))}
 
 
 def start_training(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vgg.anatomy import Stage, stages_of
 from vgg.options import DEPTHS, ModelConfig, architecture_name, count_parameters, describe_count
-from vgg.ui.heatmap import data_url, explain, overlaid
+from vgg.ui.heatmap import data_url, explain
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
 from vgg.ui.store import Store
 
@@ -141,6 +141,8 @@ def race(store: Store, image: Image.Image | None) -> str:
 
 
 def _race_row(store: Store, name: str, image: Image.Image) -> str:
+    from vgg.explanation import overlaid
+
     predictor = store.predictor(name)
     with store.device_lock:
         prediction = predictor.predict([image], top_k=1)[0]

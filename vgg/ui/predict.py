@@ -40,6 +40,7 @@ MAX_PICTURES = 200  # at once on the page; more are work for the command line
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 THUMBNAIL = 56  # pixels
 EXAMPLE_SIZE = 256
+SHOWN_SIDE = 448  # pixels of a picture under its heat map
 # A state for each shape that draws a handsome one; found by looking.
 EXAMPLES = {
     "arrow": 13,
@@ -79,7 +80,7 @@ def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Ima
         return read_drawing(drawing) if drawing else None
     if not pictures or len(pictures) > 1:
         return None
-    return read_image(pictures[0][0], min_side=heatmap.SHOWN_SIDE)
+    return read_image(pictures[0][0], min_side=SHOWN_SIDE)
 
 
 def read_drawing(drawing: str) -> Image.Image:
