@@ -25,6 +25,7 @@ from playwright.sync_api import (
 
 pytestmark = pytest.mark.browser
 
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 30_000  # milliseconds; the first answer waits for torch
@@ -35,7 +36,7 @@ NOT_OURS = ("Method not implemented.", "Too many arguments provided for the endp
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     assert program, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgg.data import scan_folder
     from vgg.evaluation import Evaluation, evaluate
     from vgg.gradcam import GradCAM
     from vgg.images import ImageError, read_image
+    from vgg.intake import scan_folder
     from vgg.model import VGG
     from vgg.predictor import Prediction, Predictor
     from vgg.training import TrainResult, train
@@ -27,7 +27,7 @@ _HOMES = {
     "evaluate": "vgg.evaluation",
     "load_model": "vgg.weights",
     "read_image": "vgg.images",
-    "scan_folder": "vgg.data",
+    "scan_folder": "vgg.intake",
     "train": "vgg.training",
 }
 

@@ -44,7 +44,8 @@ def build(store: Store, jobs: Jobs) -> None:
 
         Returns:
             {"image", "class", "probability", "heatmap": the picture with the map over it, a data
-            URL, "truth": {"score", "before", "hidden_marked", "hidden_random", "sentence"}, "error"}
+            URL, "truth": {"score", "before", "hidden_marked", "hidden_random", "sentence"},
+            "error"}
         """
         return explain_file(store, image, model, class_name)
 
