@@ -280,7 +280,9 @@ def _file(data: Any) -> tuple[Path, str]:
 
 
 def _without_paths(document: dict[str, Any], job: Job) -> dict[str, Any]:
-    return {**document, "out": job.name} if "out" in document else document
+    """An event or result as a stranger may see it."""
+    shown = {key: value for key, value in document.items() if key != "options"}
+    return {**shown, "out": job.name} if "out" in shown else shown
 
 
 @contextmanager

@@ -25,6 +25,7 @@ def build(settings: Settings) -> gr.Blocks:
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
+        api.build(store, jobs)  # first of all: a private event of the same name would take it
         with gr.Row(elem_id="header"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
             device = gr.HTML(device_line(store), elem_id="device")
@@ -58,7 +59,6 @@ def build(settings: Settings) -> gr.Blocks:
             evaluate.build(store, side)
         with inside_box:
             inside.build(store, side, inside_tab, seen.components, predict.current_picture)
-        api.build(store, jobs)
         clock = gr.Timer(DEVICE_SECONDS)
 
         def look() -> str:
