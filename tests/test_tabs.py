@@ -1,0 +1,214 @@
+"""What the Train, Evaluate and Inside tabs make of what a person gives them."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vgg.images import read_image
+from vgg.options import TrainOptions
+from vgg.shapes import draw_folder
+from vgg.training import train
+from vgg.ui import evaluate, inside, pictures, plots
+from vgg.ui import train as train_tab
+from vgg.ui.store import IMAGENET, NEW, Settings, Store
+from vgg.weights import STARTER
+
+OWNER, STRANGER = Settings(), Settings(public=True)
+STARTER_INPUTS = (STARTER, 11, True, 8, 0.25, "gap")
+NEW_INPUTS = (NEW, 19, True, 7, 1.0, "fc")
+VALUES = ("Automatic", "2 min", None, None, None, True, 0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tabs") / "shapes"
+    draw_folder(folder, count=5, seed=5, size=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a model that was trained for one epoch."""
+    home = tmp_path_factory.mktemp("weights")
+    options = TrainOptions(
+        mode="scratch", depth=11, width=0.05, head="gap", epochs=1, image_size=32, device="cpu"
+    )
+    train(drawn, out=home / "mine", options=options)
+    return Store(Settings(weights_dir=home))
+
+
+def packed(folder: Path, into: Path) -> str:
+    return shutil.make_archive(str(into / "photos"), "zip", folder)
+
+
+# Pictures
+
+
+def test_a_zip_becomes_classes_outside_of_what_gradio_serves(drawn: Path, tmp_path: Path) -> None:
+    found = pictures.from_zip(Store(OWNER), packed(drawn, tmp_path))
+    assert found is not None
+    assert found.index.counts == dict.fromkeys(sorted(p.name for p in drawn.iterdir()), 5)
+    assert (found.owned, found.name) == (True, "photos")
+    assert "gradio" not in found.folder.parts
+    pictures.forget(found)
+    assert not found.folder.exists()
+
+
+def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(bad, "w") as archive:
+        archive.writestr("../cat/1.png", b"x")
+    with pytest.raises(ValueError, match=r"bad\.zip"):
+        pictures.from_zip(Store(OWNER), str(bad))
+
+
+def test_boxes_become_classes_under_their_names(drawn: Path) -> None:
+    files = {name: [(str(p), None) for p in (drawn / name).iterdir()] for name in ("star", "heart")}
+    found = pictures.from_boxes(
+        Store(OWNER), [("my/star", files["star"]), (" heart ", files["heart"]), ("", None)]
+    )
+    assert found is not None
+    assert found.index.counts == {"heart": 5, "my-star": 5}
+    pictures.forget(found)
+
+
+def test_a_box_without_a_name_is_pointed_at(drawn: Path) -> None:
+    some = [(str(p), None) for p in (drawn / "star").iterdir()]
+    with pytest.raises(ValueError, match="class 2 has pictures but no name"):
+        pictures.from_boxes(Store(OWNER), [("star", some), ("", some)])
+    with pytest.raises(ValueError, match="same name"):
+        pictures.from_boxes(Store(OWNER), [("star", some), ("star", some)])
+
+
+def test_a_public_page_takes_no_path_of_its_server(drawn: Path) -> None:
+    assert pictures.from_folder(Store(OWNER), str(drawn)) is not None
+    with pytest.raises(ValueError, match="upload a zip instead"):
+        pictures.from_folder(Store(STRANGER), str(drawn))
+
+
+def test_counts_hints_and_skipped_files_are_shown_and_names_escaped(
+    drawn: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(drawn, tmp_path / "with trouble")
+    (home / "star").rename(home / "<b>star")
+    (home / "heart" / "broken.png").write_text("no picture")
+    found = pictures.from_folder(Store(OWNER), str(home))
+    assert found is not None
+    text = pictures.describe(found)
+    assert "40 pictures in 8 classes" in text
+    assert "1 files skipped" in text
+    assert "broken.png" in text
+    assert "&lt;b&gt;star" in text
+    assert "<b>star" not in text
+
+
+# How
+
+
+def test_the_starter_left_alone_means_from_scratch_and_a_head_only_its_trunk() -> None:
+    store = Store(OWNER)
+    choice = store.choice_of(STARTER)
+    assert train_tab.start_from(store, choice, "auto")["mode"] == "scratch"
+    assert train_tab.start_from(store, choice, "probe") == {"mode": "probe", "model": "starter"}
+    imagenet = store.choice_of("vgg13_bn")
+    assert imagenet.model == IMAGENET
+    assert train_tab.start_from(store, imagenet, "auto") == {"mode": "auto", "model": "vgg13_bn"}
+
+
+def test_strangers_get_less_time(drawn: Path) -> None:
+    store, stranger = Store(OWNER), Store(STRANGER)
+    choice = store.choice_of(STARTER)
+    long = ("Automatic", "10 min", None, None, None, True, 0)
+    assert train_tab.options_of(store, choice, *long).seconds == 600
+    with pytest.raises(ValueError, match="at most 120 seconds"):
+        train_tab.options_of(stranger, choice, *long)
+
+
+def test_the_plan_says_what_will_happen(drawn: Path) -> None:
+    store = Store(OWNER)
+    found = pictures.from_folder(store, str(drawn))
+    text = train_tab.plan(store, found, VALUES, NEW_INPUTS)
+    assert "VGG-19 with batch norm learns from scratch" in text
+    assert "8 of 40 pictures are held out" in text
+    assert "8 classes" in text
+
+
+# Evaluate
+
+
+def test_held_out_figures_are_those_of_the_training(trained: Store) -> None:
+    found = evaluate.held_out(trained, "mine", 11, True, 8, 0.05, "gap")
+    home = trained.settings.weights_dir
+    assert home is not None
+    metrics = json.loads((home / "mine" / "metrics.json").read_text())
+    assert found.document["accuracy"] == metrics["accuracy"]
+    assert f"of {metrics['held_out']} pictures" in evaluate.summary(found.document)
+
+
+def test_a_cell_opens_its_pictures_the_surest_mistake_first(trained: Store) -> None:
+    found = evaluate.held_out(trained, "mine", 11, True, 8, 0.05, "gap")
+    matrix, classes = found.document["confusion"], found.document["classes"]
+    row, column = next((i, j) for i in range(8) for j in range(8) if i != j and matrix[i][j])
+    text = evaluate.cell(found, row, column)
+    assert f"pictures of {classes[row]}, answered {classes[column]}" in text
+    assert text.count("<figure") == matrix[row][column]
+    assert text.count("<img") == matrix[row][column], "copies of the held-out pictures are there"
+    wrong = [
+        p["probability"]
+        for p in found.document["pictures"]
+        if (p["class"], p["answer"]) == (classes[row], classes[column])
+    ]
+    shown = [text.index(f"{100 * p:.1f} %") for p in sorted(wrong, reverse=True)]
+    assert shown == sorted(shown)
+
+
+def test_a_model_without_held_out_pictures_says_so() -> None:
+    with pytest.raises(ValueError, match="no held-out pictures of its own"):
+        evaluate.held_out(Store(OWNER), *STARTER_INPUTS)
+    with pytest.raises(ValueError, match="not been trained"):
+        evaluate.held_out(Store(OWNER), *NEW_INPUTS)
+
+
+def test_the_matrix_shades_by_share_and_escapes_names() -> None:
+    text = plots.confusion([[3, 1], [0, 4]], ["<cat>", "dog"])
+    assert "&lt;cat&gt;" in text
+    assert "<cat>" not in text
+    assert 'class="wrong" style="--share:0.250"' in text
+    assert 'data-row="1" data-column="0"' not in text, "an empty cell opens nothing"
+
+
+def test_a_curve_has_a_point_an_epoch() -> None:
+    line = plots.Line("held out", plots.BLUE, [(1, 0.2), (2, 0.6), (3, 0.9)])
+    text = plots.curves([line], title="Accuracy", x_name="epoch", percent=True)
+    assert text.count("<circle") == 3
+    assert plots.curves([], title="Accuracy", x_name="epoch") == ""
+
+
+# Inside
+
+
+def test_the_stages_show_shapes_and_weights_of_the_formula() -> None:
+    text = inside.row_of_stages(Store(OWNER).config(Store(OWNER).choice_of("vgg16")), 0)
+    assert "224 x 224 x 3" in text
+    assert "112 x 112 x 64" in text
+    assert "38.7 k weights" in text
+    assert text.count("aria-pressed='true'") == 1
+
+
+def test_an_untrained_network_shows_no_maps() -> None:
+    text = inside.maps_of_stage(Store(OWNER), None, 0, *NEW_INPUTS)
+    assert "has not been trained" in text
+
+
+def test_the_race_says_where_weights_come_from(tmp_path: Path) -> None:
+    store = Store(Settings(weights_dir=tmp_path))
+    picture = read_image(_a_picture(tmp_path))
+    assert "No ImageNet weights are on this machine" in inside.race(store, picture)
+
+
+def _a_picture(folder: Path) -> Path:
+    draw_folder(folder / "one", count=1, seed=1, size=32)
+    return folder / "one" / "star" / "0000.png"
