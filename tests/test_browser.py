@@ -225,6 +225,7 @@ def test_a_picture_is_pasted_with_the_button_and_with_the_keyboard(page: Page) -
 def test_a_picture_is_taken_with_the_camera(page: Page) -> None:
     page.locator("#image").get_by_role("button", name="Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#image video')?.videoWidth > 0")
     page.locator("#image").get_by_role("button", name="capture photo").click()
     expect(page.locator("#prediction .bars li").first).to_be_visible()
 

@@ -151,9 +151,9 @@ class Jobs:
             self._end(job, state)
 
     def _end(self, job: Job, state: str) -> None:
-        job.state, job.ended = state, time.time()
         if job.owned:
             shutil.rmtree(job.folder, ignore_errors=True)
+        job.state, job.ended = state, time.time()
 
     @property
     def _home(self) -> Path:

@@ -417,10 +417,14 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
     def open_row(event: gr.SelectData) -> Any:
         return gr.Gallery(selected_index=int(event.row_value[0]) - 1)
 
-    def fit(k: float, *inputs: Any) -> tuple[Any, Any]:
+    def answer_anew(
+        opened: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
+    ) -> tuple[Any, ...]:
         most = most_answers(store, *inputs)
-        strip = gr.Column(visible=inputs[0] == STARTER)
-        return strip, gr.Slider(maximum=most, value=min(k, most))
+        # With the answer, not in an event of its own: Gradio refuses a value over the new end.
+        slider = gr.Slider(maximum=most, value=min(k, most))
+        fitting = gr.Column(visible=inputs[0] == STARTER), slider
+        return *answer(opened, pictures, drawing, k, *inputs), *fitting
 
     def explain(
         opened: str, pictures: Pictures, drawing: str, *inputs: Any, index: int | None = None
@@ -483,8 +487,10 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
     for choosing in sidebar.choosing:  # while weights come, no answer of another model stands here
         choosing.then(instead, sidebar.choice, shown, show_progress="hidden", **quiet)
     for change in sidebar.changes:
-        answered.append(change.then(answer, everything, shown, **quiet))
-        change.then(fit, everything[3:], [strip, top_k], show_progress="hidden", **quiet)
+        renewed = [*shown, strip, top_k]
+        answered.append(
+            change.then(answer_anew, everything, renewed, show_progress_on=prediction, **quiet)
+        )
     # The map follows the answer, and the check follows the map: neither is delayed.
     chosen_class = prediction.click(explain_class, seen, [heat, explained], **quiet)
     mapped = [answer.then(explain, seen, [heat, explained], **quiet) for answer in answered]
