@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vgg import distributed
 from vgg.options import (
     DEFAULT_BUDGET,
     DEFAULT_MODEL,
@@ -160,12 +161,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
-        return options.run(options) or 0
+        if distributed.world() > 1 and options.run not in (run_predict, run_train):
+            raise UsageError(f"{options.command} runs in one process: start it without torchrun")
+        with distributed.one_voice():
+            return options.run(options) or 0
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"{PROGRAM}: {one_line(error)}", file=sys.stderr)
+        which = f" (process {distributed.rank()})" if not distributed.is_first() else ""
+        print(f"{PROGRAM}{which}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)
@@ -181,6 +186,8 @@ def run_predict(options: argparse.Namespace) -> int:
     if options.csv is not None:
         check_writable(options.csv)
     if options.heatmaps is not None:
+        if distributed.world() > 1:
+            raise UsageError("--heatmaps is for one process: start it without torchrun")
         options.heatmaps.mkdir(parents=True, exist_ok=True)
     from vgg.weights import find_weights, load_model
 
@@ -198,15 +205,19 @@ def run_predict(options: argparse.Namespace) -> int:
         written = write_heatmap(predictor, path, options.heatmaps)
         return str(written) if written else None
 
+    def answers(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        predictions = predictor.predict_files(files, options.top_k)
+        for path, (prediction, failure) in zip(files, predictions, strict=True):
+            yield row_of(path, prediction.to_json() if prediction else [], failure)
+
     def rows() -> Iterator[dict[str, Any]]:
         unread: list[dict[str, Any]] | None = []  # held back until one picture could be read
-        good = (path for path, error in found if error is None)
-        results = predictor.predict_files(good, options.top_k)
+        good = [path for path, error in found if error is None]
+        results = distributed.in_chunks(good, predictor.batch_size, answers)
         for path, error in found:
-            prediction, failure = (None, error) if error else next(results)
-            top = prediction.to_json() if prediction else []
-            row = {"image": str(path), "top": top, "error": failure}
-            if options.heatmaps is not None and prediction:
+            row = row_of(path, [], error) if error else next(results)
+            failure = row["error"]
+            if options.heatmaps is not None and not failure:
                 row["heatmap"] = heatmap_of(path)
             if unread is not None and failure:
                 unread.append(row)
@@ -217,7 +228,10 @@ def run_predict(options: argparse.Namespace) -> int:
         if unread:
             raise UsageError(unread[0]["error"])
 
-    with write_rows(options.csv, min(options.top_k, predictor.config.num_classes)) as keep:
+    table = options.csv if distributed.is_first() else None
+    places = min(options.top_k, predictor.config.num_classes)
+    with distributed.joined(), write_rows(table, places) as keep:
+        distributed.check_same(found, "pictures")
         if options.json:
             print_json_list(keep(rows()))
         else:
@@ -227,6 +241,11 @@ def run_predict(options: argparse.Namespace) -> int:
         size = f"{run.image_size} x {run.image_size}"
         print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
     return 0
+
+
+def row_of(path: Path, top: list[dict[str, Any]], error: str | None) -> dict[str, Any]:
+    """What is printed and written of one picture."""
+    return {"image": str(path), "top": top, "error": error}
 
 
 def find_images(path: Path) -> list[tuple[Path, str | None]]:

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import torch
 
+from vgg import distributed
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("cuda", "mps", "xpu", "cpu")  # in the order of preference
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` takes the first of cuda, mps, xpu and cpu that this machine has.
+    """`auto` takes the first of cuda, mps, xpu and cpu that this machine has; `cuda` the first
+    GPU, or of several processes each its own.
 
     A `ValueError` says what there is where `name` is not.
     """
     if name == "auto":
-        return torch.device(next(kind for kind in KINDS if _has(kind)))
+        name = next(kind for kind in KINDS if _has(kind))
+    if name == "cuda" and distributed.world() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     kind, _, number = name.partition(":")
     if kind not in KINDS or not re.fullmatch("[a-z]+(:[0-9]{1,3})?", name):
         raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N, mps or xpu")

@@ -18,6 +18,7 @@ from vgg.model import VGG
 from vgg.options import HIDDEN, Preprocessing, classifier_inputs, scaled
 from vgg.pixels import Look, batches, in_threads, look, print_store
 from vgg.transforms import normalise
+from vgg.winograd import use_winograd
 
 VERSION = 1  # a new one where the numbers change: those that are kept are then left alone
 CPU_BATCH = 4  # on a CPU more at once is no faster, and others wait longer for their turn
@@ -66,20 +67,33 @@ class Trunk:
         if model.config.batch_norm:
             network.fold_batch_norm()
         self.network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        if device.type == "cpu" and dtype == torch.float32:
+            use_winograd(self.network, cfg.size)
 
     def __call__(self, pixels: Tensor) -> np.ndarray:
+        return self.with_maps(pixels)[0]
+
+    def with_maps(self, pixels: Tensor) -> tuple[np.ndarray, Tensor]:
+        """What a call gives, and what the fourth pool gave on the way: float16 (N, C, S/16, S/16),
+        on the device."""
+        maps: list[Tensor] = []
+        pool = self.network.features[self.network.stage_ends[3] + 1]
+        hook = pool.register_forward_hook(lambda _module, _args, output: maps.append(output))
         try:
             with torch.inference_mode():
                 rows = self.network(normalise(pixels.to(self.device), self.cfg, self.dtype))
                 # NaN stays NaN: the caller must see that the weights are damaged.
-                return rows.cpu().clamp(-LARGEST, LARGEST).half().numpy()
+                return _to_half(rows).cpu().numpy(), _to_half(maps[0])
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+        finally:
+            hook.remove()
         half = len(pixels) // 2
-        return np.concatenate([self(pixels[:half]), self(pixels[half:])])
+        (first, first_maps), (rest, rest_maps) = map(self.with_maps, (pixels[:half], pixels[half:]))
+        return np.concatenate([first, rest]), torch.cat([first_maps, rest_maps])
 
     @property
     def store(self) -> Store:
@@ -93,10 +107,12 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture that went through the trunk: `features` is float16 (D,), None after an error."""
+    """One picture that went through the trunk: `features` is float16 (D,), None after an error.
+    `maps` is as of `Trunk.with_maps`."""
 
     look: Look
     features: np.ndarray | None
+    maps: Tensor | None = None
 
 
 def extract(
@@ -123,20 +139,26 @@ def extract(
         for batch in batches(looks, trunk.batch_size):
             good = [item.pixels for item in batch if item.pixels is not None]
             with lock or nullcontext():
-                outputs = iter(trunk(torch.stack(good)) if good else ())
+                features, maps = trunk.with_maps(torch.stack(good)) if good else ((), ())
+            outputs = zip(features, maps, strict=True)
             for item in batch:
-                features = next(outputs) if item.pixels is not None else None
+                features, maps = next(outputs) if item.pixels is not None else (None, None)
                 if item.digest and features is not None:
                     rows[item.digest] = features
                 if item.digest and item.fingerprint is not None:
                     prints[item.digest] = item.fingerprint
-                yield Seen(replace(item, pixels=None), features)
+                yield Seen(replace(item, pixels=None), features, maps)
             if len(rows) >= KEEP_EVERY:
                 _keep(trunk, rows, prints)
                 rows, prints = {}, {}
     finally:
         looks.close()
         _keep(trunk, rows, prints)
+
+
+def _to_half(x: Tensor) -> Tensor:
+    # NaN stays NaN: the caller must see that the weights are damaged.
+    return x.float().clamp(-LARGEST, LARGEST).half()
 
 
 def _keep(trunk: Trunk, rows: dict[str, np.ndarray], prints: dict[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgg.augment import augment
+from vgg import distributed
 from vgg.model import VGG
 from vgg.recipe import (
     Epoch,
@@ -27,7 +27,8 @@ from vgg.recipe import (
     new_optimizer,
     seed_of,
 )
-from vgg.transforms import normalise
+
+NewOptimizer = Callable[[Any, Recipe, float], torch.optim.Optimizer]
 
 EVAL_BATCH = 256
 CHECK_BATCHES = 50  # how often a long epoch looks whether its loss is still a number
@@ -62,23 +63,31 @@ def fit(
     on_warning: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     lock: AbstractContextManager[Any] | None = None,
+    optimizer: NewOptimizer = new_optimizer,
+    most: float = math.inf,
 ) -> Fitted:
     """Train `model` in place, on the device where it is, until `shown` pictures were shown.
 
     At the end it holds the averaged weights; where the training was stopped or went wrong, those
     of the epoch that was best on `held_out`. With a `deadline` (of `time.monotonic`), `shown` is
-    planned anew at the end of an epoch where the speed has changed.
+    planned anew at the end of an epoch where the speed has changed, to `most` at most.
 
     `on_epoch` also gets a function that returns the state; handing that in as `resume` goes on
     from there, to the same weights as without a break: all chance comes from `seed` and the
     number of the epoch. `dtype` other than float32 means mixed precision. `should_stop` is asked
     at every batch, and `lock` held for one at a time. `ValueError`: nothing was learned.
+
+    Several processes (see `vgg.distributed`) share each batch and add up their gradients, so they
+    learn what one process would. Only batch norm differs: in each process it goes by that one's
+    share of the batch, and its statistics are averaged at the end of an epoch.
     """
-    run = _Run(model, train, held_out, shown, recipe or Recipe(), seed, dtype)
+    distributed.meet()
+    distributed.same_as_first(list(model.state_dict().values()))
+    run = _Run(model, train, held_out, shown, recipe or Recipe(), seed, dtype, optimizer)
     run.lock = lock or nullcontext()
     run.should_stop = should_stop or bool
     run.warn = on_warning or (lambda sentence: None)
-    run.deadline = deadline
+    run.deadline, run.most = deadline, most
     if resume:
         run.restore(resume)
     while run.seen < run.shown and not run.ended:
@@ -94,19 +103,30 @@ def fit(
     return run.finish()
 
 
-def seconds_per_picture(model: VGG, recipe: Recipe, dtype: torch.dtype) -> float:
-    """How long learning from one picture takes now, measured on a copy with noise for pictures."""
-    size, batch = model.config.pretrained_cfg.size, recipe.batch_size
-    noise = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-    pictures = Pictures(noise, torch.zeros(batch, dtype=torch.int64), torch.arange(batch))
+def seconds_per_picture(
+    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures | None = None
+) -> float:
+    """How long learning from one picture takes now, measured on a copy, with `pictures` for a
+    batch or with noise."""
+    if pictures is None:
+        size, batch = model.config.pretrained_cfg.size, recipe.batch_size
+        noise = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+        pictures = Pictures(noise, torch.zeros(batch, dtype=torch.int64), torch.arange(batch))
+    batch = len(pictures)
     run = _Run(copy.deepcopy(model), pictures, pictures, 1000 * batch, recipe, 0, dtype)
     generator = torch.Generator().manual_seed(0)
     took: list[float] = []
-    while len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS:
+    distributed.meet()
+    while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
         began = time.monotonic()
         run.step(pictures.rows, generator).cpu()  # waits for the device
         took.append(time.monotonic() - began)
-    return sum(took[1:]) / len(took[1:]) / batch
+    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / batch)
+
+
+def statistics_of(model: VGG) -> list[Tensor]:
+    """The running means and variances of its batch norms."""
+    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
 
 class _Run:
@@ -121,6 +141,7 @@ class _Run:
         recipe: Recipe,
         seed: int,
         dtype: torch.dtype,
+        optimizer: NewOptimizer = new_optimizer,
     ) -> None:
         self.model, self.train, self.held_out = model, train, held_out
         self.shown, self.recipe, self.seed, self.dtype = shown, recipe, seed, dtype
@@ -128,13 +149,15 @@ class _Run:
         self.device = next(model.parameters()).device
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.first = copy_of(model)  # to begin again where the first epoch goes wrong
-        self.optimizer = new_optimizer(model, recipe, self.lr)
+        self.new_optimizer = optimizer
+        self.optimizer = optimizer(model, recipe, self.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.seen = self.epoch = 0
         self.calmed = self.stopped = self.broke_off = False
         self.best: State = {}
         self.best_accuracy, self.best_loss, self.last_accuracy = -1.0, math.inf, 0.0
         self.deadline: float | None = None
+        self.most = math.inf  # pictures to show
         self.should_stop: Callable[[], bool] = bool
         self.warn: Callable[[str], None] = str
         self.lock: AbstractContextManager[Any] = nullcontext()
@@ -152,6 +175,7 @@ class _Run:
         shown = self.seen - before
         if not shown:
             return None
+        distributed.average([*statistics_of(self.model), *statistics_of(self.average)])
         held_loss, held_accuracy = self._evaluate()
         self._check(held_loss)
         self.epoch += 1
@@ -161,7 +185,7 @@ class _Run:
             self.best_accuracy, self.best_loss = held_accuracy, held_loss
         seconds = max(time.monotonic() - began, 1e-9)
         self._replan(seconds / shown)
-        left = 0 if self.stopped else self.shown - self.seen
+        left = 0 if self.stopped else max(0, self.shown - self.seen)
         return Epoch(
             number=self.epoch,
             epochs=self.epoch + math.ceil(left / len(self.train)),
@@ -180,12 +204,12 @@ class _Run:
         sums = torch.zeros(2, device=self.device)
         at = batches = 0
         self.model.train()
-        with dropout_from(generator.initial_seed(), self.device):
+        with dropout_from(generator.initial_seed() + distributed.rank(), self.device):
             while at < len(order) and self.seen < self.shown:
-                if self.should_stop():
+                if distributed.any_of(self.should_stop()):
                     self.stopped = True
                     break
-                if self.deadline and time.monotonic() > self.deadline:
+                if self.deadline and distributed.any_of(time.monotonic() > self.deadline):
                     self.shown = self.seen  # what is left of the time is for the evaluation
                     break
                 rows = order[at : at + self.batch_size]
@@ -209,27 +233,53 @@ class _Run:
 
     def step(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Learn from one batch; returns (summed loss, right answers), on the device."""
-        pixels, targets = self.train.take(rows, self.device)
-        cfg = self.model.config.pretrained_cfg
-        if self.recipe.augment:
-            pixels = augment(pixels, generator, fill=cfg.mean)
-        share = learning_rate(self.seen / self.shown, self.recipe.warmup)
+        recipe, progress = self.recipe, self.seen / self.shown
+        share = learning_rate(progress, recipe.warmup, cosine=recipe.cosine)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * share
-        with self._autocast():
-            logits = self.model(normalise(pixels, cfg))
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+            group["lr"] = self.lr * share * group.get("rate", 1.0)
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        sums, lacking = torch.zeros(2, device=self.device), None
+        try:
+            self._add_gradients(rows, generator, sums)
+        except torch.OutOfMemoryError as error:
+            lacking = error
+        if distributed.any_of(lacking is not None):
+            raise lacking or torch.OutOfMemoryError("another process has too little memory")
+        self._add_up(sums)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         done = self.seen / self.recipe.batch_size
         horizon = max(1.0, self.recipe.average * len(self.train) / self.recipe.batch_size)
         follow(self.average, self.model, max(1 / horizon, 1 - (1 + done) / (FILL + done)))
+        return sums
+
+    def _add_gradients(self, rows: Tensor, generator: torch.Generator, sums: Tensor) -> None:
+        """Gradients and sums of this process's share of a batch."""
+        chance = generator if self.recipe.augment else None
+        # All of the batch, so that chance falls as in one process.
+        x, targets = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
+        x, targets = distributed.share(x), distributed.share(targets)
+        if not len(targets):
+            return
+        with self._autocast():
+            logits = self.model(x)
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        loss = loss * (len(targets) / len(rows))
+        self.scaler.scale(loss).backward()
         with torch.no_grad():
             right = (logits.argmax(1) == targets).sum()
-            return torch.stack([loss.detach() * len(rows), right.float()])
+            sums += torch.stack([loss.detach() * len(rows), right.float()])
+
+    def _add_up(self, sums: Tensor) -> None:
+        """Make gradients and sums those of the whole batch, in every process."""
+        if distributed.world() == 1:
+            return
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in learning:
+            if parameter.grad is None:  # nothing of the batch fell to this process
+                parameter.grad = torch.zeros_like(parameter)
+        distributed.add_up([*(parameter.grad for parameter in learning), sums])
 
     def _autocast(self) -> torch.autocast:
         mixed = self.dtype != torch.float32
@@ -240,12 +290,13 @@ class _Run:
         sums = torch.zeros(2, device=self.device)
         cfg = self.model.config.pretrained_cfg
         with torch.inference_mode():
-            for rows in self.held_out.rows.split(EVAL_BATCH):
-                pixels, targets = self.held_out.take(rows, self.device)
+            for rows in distributed.share(self.held_out.rows).split(EVAL_BATCH):
+                x, targets = self.held_out.take(rows, self.device, cfg)
                 with self.lock, self._autocast():
-                    logits = self.average(normalise(pixels, cfg)).float()
+                    logits = self.average(x).float()
                 sums[0] += F.cross_entropy(logits, targets, reduction="sum")
                 sums[1] += (logits.argmax(1) == targets).sum()
+        distributed.add_up([sums])
         loss, accuracy = (sums / len(self.held_out)).tolist()
         return loss, accuracy
 
@@ -256,7 +307,8 @@ class _Run:
         left = max(0.0, self.deadline - time.monotonic())
         needed = (self.shown - self.seen) * seconds_each
         if not DRIFT[0] * left <= needed <= DRIFT[1] * left:
-            self.shown = self.seen + round(PLANNED * left / seconds_each)
+            self.shown = min(self.seen + round(PLANNED * left / seconds_each), self.most)
+        self.shown = distributed.from_first(lambda: self.shown)
 
     # When something goes wrong
 
@@ -278,7 +330,7 @@ class _Run:
         self.lr *= CALMER
         self.model.load_state_dict(self.best or self.first)
         self.average.load_state_dict(self.best or self.first)
-        self.optimizer = new_optimizer(self.model, self.recipe, self.lr)
+        self.optimizer = self.new_optimizer(self.model, self.recipe, self.lr)
         self.warn(
             f"{error}: the training goes back to the best weights so far, "
             f"with a learning rate of {self.lr:.3g}"

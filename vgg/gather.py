@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 from torch import Tensor
 
+from vgg import distributed
 from vgg.data import FINGERPRINT, FolderIndex
 from vgg.options import Preprocessing
 from vgg.pixels import digests_of, empty_pixels, in_threads, look, print_store
@@ -18,14 +19,17 @@ GONE = "can't be read any more"
 def identify(run: Run, index: FolderIndex) -> tuple[FolderIndex, list[str]]:
     """The digest of each picture's bytes, and the index less those that are gone."""
     digests: list[str | None] = []
-    with closing(digests_of([sample.path for sample in index.samples])) as found:
-        for digest in found:
+    with closing(digests_of([sample.path for sample in index.samples])) as read:
+        for digest in read:
             run.check_stop()
             digests.append(digest)
             run.progress("read", len(digests), len(index.samples))
     pairs = zip(index.samples, digests, strict=True)
     gone = {sample.name: GONE for sample, digest in pairs if digest is None}
-    return without(index, gone), [digest for digest in digests if digest]
+    index, found = without(index, gone), [digest for digest in digests if digest]
+    distributed.meet()
+    distributed.check_same(content_key(index, found), "pictures")
+    return index, found
 
 
 def content_key(index: FolderIndex, digests: Sequence[str]) -> str:

@@ -323,7 +323,7 @@ def read_config(file: Path) -> ModelConfig:
     return ModelConfig.from_json(data)
 
 
-MODES = ("auto", "probe", "scratch")
+MODES = ("auto", "probe", "finetune", "scratch")
 DEFAULT_MODEL = "vgg16_bn"
 DEFAULT_BUDGET = 120.0  # seconds, where neither a budget nor epochs are given
 SMALLEST_BUDGET = 1.0

@@ -1,6 +1,7 @@
 """Pictures decoded for a network: uint8 tensors, read by a pool of threads."""
 
 import logging
+import math
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from vgg.cache import Store
@@ -67,19 +69,23 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def empty_pixels(count: int, size: int, *, free: int | None = None) -> Tensor:
-    """Room for `count` pictures, uint8 (count, 3, size, size).
+    """Room for `count` pictures, uint8 (count, 3, size, size): see `empty_tensor`."""
+    return empty_tensor((count, 3, size, size), np.uint8, free=free)
+
+
+def empty_tensor(shape: tuple[int, ...], dtype: DTypeLike, *, free: int | None = None) -> Tensor:
+    """Room for one row a picture.
 
     In memory where it fits into half of the `free` bytes (default: measured now), else in a
     temporary file mapped into memory, which the system deletes with the tensor.
     """
-    shape = (count, 3, size, size)
     limit = memory_available() if free is None else free
-    if limit is None or count * 3 * size * size <= MEMORY_SHARE * limit:
-        return torch.empty(shape, dtype=torch.uint8)
-    log.info("%d pictures do not fit into memory; they are kept in a temporary file", count)
+    if limit is None or math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_SHARE * limit:
+        return torch.from_numpy(np.empty(shape, dtype))
+    log.info("%d pictures do not fit into memory; they are kept in a temporary file", shape[0])
     with tempfile.TemporaryFile(prefix="vgg-pixels-") as file:
         # The mapping keeps the file alive after it is closed.
-        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+        return torch.from_numpy(np.memmap(file, dtype, "w+", shape=shape))
 
 
 def memory_available() -> int | None:

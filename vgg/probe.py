@@ -2,23 +2,26 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
+from vgg import distributed
 from vgg.data import FINGERPRINT, FolderIndex, split
 from vgg.evaluation import sharpened
 from vgg.features import Trunk, extract, with_head
-from vgg.gather import identify, without
+from vgg.gather import content_key, identify, without
 from vgg.heads import fit_head
 from vgg.model import VGG
 from vgg.options import TRAINED_HEAD, Preprocessing
-from vgg.pixels import print_store
+from vgg.pixels import in_threads, look, print_store
 from vgg.runs import Run, Trained, TrainingStopped
 
 SMALLER_SIZES = (192, 160, 128, 96)  # pixels, where the trunk takes too long at its own size
+CHANGED = "changed while it was read"
 TRUNK_SHARE = 0.85  # of the budget; the rest is for the layer, the evaluation and the files
 WARM_UP, MEASURED = 1, 3  # batches: the first is slower than the rest
 
@@ -31,15 +34,24 @@ def preprocessing_of(model: VGG, image_size: int | None) -> Preprocessing:
     return replace(cfg, input_size=(3, size, size), crop_mode="border", crop_pct=1.0)
 
 
-def train_probe(run: Run, index: FolderIndex, model: VGG) -> Trained:
+def train_probe(
+    run: Run,
+    index: FolderIndex,
+    model: VGG,
+    *,
+    size: int | None = None,
+    keep: Callable[[str, np.ndarray, Tensor], None] | None = None,
+) -> Trained:
     """Train a new last layer on the frozen trunk of `model`.
 
     Where the time is over or the training is stopped before all pictures went through the trunk,
-    the layer learns from those that did.
+    the layer learns from those that did. `size`, in pixels, is what an earlier part of this
+    training chose. `keep` gets the name, features and maps (see `Trunk.with_maps`) of each picture
+    that goes through the trunk now.
     """
     index, digests = identify(run, index)
     head_name = run.options.head or TRAINED_HEAD
-    looks = _look_at_all(run, index, digests, model, head_name)
+    looks = _look_at_all(run, index, digests, model, head_name, size, keep)
     index, features = looks.index, looks.features.astype(np.float32)
     parts = split(index, features, seed=run.options.seed, prints=looks.prints)
     run.tell_split(index, parts)
@@ -57,7 +69,7 @@ def train_probe(run: Run, index: FolderIndex, model: VGG) -> Trained:
     network.classifier[-1].load_state_dict({"weight": head.weight, "bias": head.bias})
     network.config = replace(network.config, trained=True, extra={"temperature": head.temperature})
     logits = features[parts.held_out] @ head.weight.numpy().T + head.bias.numpy()
-    if not looks.stopped:
+    if not looks.stopped and run.options.mode == "probe":
         run.say("plan", "the last layer has converged: more time would not change it")
     return Trained(
         network=network,
@@ -72,23 +84,37 @@ def train_probe(run: Run, index: FolderIndex, model: VGG) -> Trained:
             "regularisation": head.strength,
             "trunk_runs": looks.trunk_runs,
         },
+        key=looks.key,
     )
 
 
 def _look_at_all(
-    run: Run, index: FolderIndex, digests: Sequence[str], model: VGG, head: str
+    run: Run,
+    index: FolderIndex,
+    digests: Sequence[str],
+    model: VGG,
+    head: str,
+    size: int | None,
+    keep: Callable[[str, np.ndarray, Tensor], None] | None,
 ) -> "_Looks":
-    """All pictures, looked at in a size that the budget allows; in the end perhaps not all."""
+    """All pictures, looked at in a size that the budget allows; in the end perhaps not all.
+
+    Where no budget was given, the trunk takes the time that it needs.
+    """
 
     def looks_at(size: int | None) -> _Looks:
         cfg = preprocessing_of(model, size)
         trunk = Trunk(model, head, cfg, device=run.device, dtype=run.dtype)
-        return _Looks(run, index, digests, trunk)
+        return _Looks(run, index, digests, trunk, keep)
 
-    looks = looks_at(run.options.image_size)
-    if looks.todo and run.seconds is not None and run.options.image_size is None:
+    size = size or run.options.image_size
+    looks = looks_at(size)
+    by_time = run.seconds is not None and size is None
+    if by_time and distributed.any_of(bool(looks.todo)):
         each = looks.measure()
-        needed, time_left = each * len(looks.todo), TRUNK_SHARE * max(run.left, 0.1)
+        needed, time_left = distributed.from_first(
+            lambda: (each * len(looks.todo), TRUNK_SHARE * max(run.left, 0.1))
+        )
         size = looks.trunk.cfg.size
         smaller = [s for s in SMALLER_SIZES if s < size]
         fitting = [s for s in smaller if needed * (s / size) ** 2 <= time_left]
@@ -106,23 +132,40 @@ def _look_at_all(
 
 
 class _Looks:
-    """What is known of the pictures of `index`, and which still have to go through the trunk."""
+    """What is known of the pictures of `index`, and which still have to go through the trunk.
 
-    def __init__(self, run: Run, index: FolderIndex, digests: Sequence[str], trunk: Trunk) -> None:
+    Of several processes each takes its share through the trunk; in the end all know all.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        index: FolderIndex,
+        digests: Sequence[str],
+        trunk: Trunk,
+        keep: Callable[[str, np.ndarray, Tensor], None] | None,
+    ) -> None:
         self.run, self.index, self.digests, self.trunk = run, index, digests, trunk
-        self.rows = trunk.store.read(digests)
-        self.records = print_store(trunk.cfg).read(digests)
+        self.keep, self.key = keep, ""
+        self.rows, self.records = distributed.from_first(
+            lambda: (trunk.store.read(digests), print_store(trunk.cfg).read(digests))
+        )
+        self.known = frozenset(self.rows)
         self.errors: dict[str, str] = {}
         self.trunk_runs = 0
         self.stopped = False
         self.features = np.empty(0)
         self.prints = np.empty(0)
-        done = {digest for digest in digests if digest in self.rows and digest in self.records}
+        self.least = 0.0  # seconds of the budget that must be left for the rest of the work
+        if budget := run.options.budget_s:
+            self.least = (1 - TRUNK_SHARE) / 2 * budget
+        done = set(self.rows)
         self.todo: list[int] = []
         for number in in_turns(index.labels.tolist(), run.options.seed):
             if digests[number] not in done:
                 done.add(digests[number])  # a copy of the same file counts once
                 self.todo.append(number)
+        self.todo = list(distributed.share(self.todo))
 
     def measure(self) -> float:
         """Seconds that the trunk takes for one picture, measured on the first few."""
@@ -141,20 +184,26 @@ class _Looks:
             for done, item in enumerate(seen, start=1):
                 digest = self.digests[now[done - 1]]
                 if item.features is None or item.look.digest != digest:
-                    self.errors[digest] = item.look.error or "changed while it was read"
+                    self.errors[digest] = item.look.error or CHANGED
                 else:
                     self.rows[digest] = item.features
+                    if self.keep and item.maps is not None:
+                        self.keep(self.index.samples[now[done - 1]].name, item.features, item.maps)
                     if item.look.fingerprint is not None:
                         self.records[digest] = item.look.fingerprint
                     self.trunk_runs += 1
-                self.run.progress("features", len(self.rows) + len(self.errors), total)
+                fresh = len(self.rows) + len(self.errors) - len(self.known)
+                reached = len(self.known) + fresh * distributed.world()
+                self.run.progress("features", min(reached, total), total)
                 self.stopped = self.run.should_stop()
-                if self.stopped or self.run.left < (1 - TRUNK_SHARE) / 2 * (self.run.seconds or 0):
+                if self.stopped or (self.least and self.run.left < self.least):
                     self.todo = now[done:] + self.todo
                     return
 
     def finish(self) -> None:
         """Leave out what could not be read or did not get its turn, and line up the rest."""
+        self._tell_all()
+        self._complete_fingerprints()
         pairs = list(zip(self.index.samples, self.digests, strict=True))
         reached = [s for s, d in pairs if d in self.errors or self._is_known(d)]
         if len(reached) < len(pairs):
@@ -164,6 +213,7 @@ class _Looks:
         self.index = without(index, bad)
         digest_of = {sample.name: digest for sample, digest in pairs}
         digests = [digest_of[sample.name] for sample in self.index.samples]
+        self.key = content_key(self.index, digests)
         self.features = np.stack([self.rows[digest] for digest in digests])
         if not np.isfinite(self.features).all():
             raise ValueError(
@@ -173,6 +223,39 @@ class _Looks:
         self.prints = np.zeros(len(digests), FINGERPRINT)
         for place, digest in enumerate(digests):
             self.prints[place] = self.records[digest]
+
+    def _tell_all(self) -> None:
+        """Everyone's share, put together in every process."""
+        distributed.meet()
+        fresh = {digest: row for digest, row in self.rows.items() if digest not in self.known}
+        shares = distributed.gathered(
+            (fresh, self.records, self.errors, self.trunk_runs, self.stopped)
+        )
+        for rows, records, errors, _, _ in shares:
+            self.rows |= rows
+            self.records |= records
+            self.errors |= errors
+        self.trunk_runs = sum(runs for *_, runs, _ in shares)
+        self.stopped = any(stopped for *_, stopped in shares)
+
+    def _complete_fingerprints(self) -> None:
+        """Of pictures whose features were kept, but not their fingerprints."""
+        lacking = {
+            digest: sample.path
+            for sample, digest in zip(self.index.samples, self.digests, strict=True)
+            if digest in self.rows and digest not in self.records
+        }
+        fresh: dict[str, np.ndarray] = {}
+        looks = in_threads(
+            lambda file: look(file, self.trunk.cfg, print_too=True), lacking.values()
+        )
+        for digest, item in zip(lacking, looks, strict=True):
+            if item.fingerprint is not None and item.digest == digest:
+                fresh[digest] = item.fingerprint
+            else:
+                self.errors[digest] = item.error or CHANGED
+        print_store(self.trunk.cfg).write(fresh)
+        self.records.update(fresh)
 
     def _is_known(self, digest: str) -> bool:
         return digest in self.rows and digest in self.records

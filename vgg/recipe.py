@@ -5,6 +5,7 @@ Nesterov momentum, one cycle of the learning rate, label smoothing, small change
 lie decoded in memory, and a running average of the weights, which is what gets measured and kept.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vgg.augment import augment
 from vgg.model import VGG
+from vgg.options import Preprocessing
+from vgg.transforms import normalise
 
 State = dict[str, Any]
 
@@ -24,7 +28,8 @@ LAST_LR = 0.001  # share of the highest learning rate that is left at the end
 @dataclass(frozen=True)
 class Recipe:
     """`lr` is the highest learning rate. `warmup` is the share of the training over which the rate
-    rises to it; `average` is how many epochs the running average of the weights looks back."""
+    rises to it; it falls in a line, or as a `cosine`. `average` is how many epochs the running
+    average of the weights looks back."""
 
     lr: float = 0.1
     batch_size: int = 64
@@ -34,6 +39,7 @@ class Recipe:
     warmup: float = 0.2
     average: float = 1.0
     augment: bool = True
+    cosine: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,19 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The pixels and targets of these rows, on `device`."""
-        where = rows.to(self.pixels.device)
-        return self.pixels[where].to(device), self.targets[rows].to(device)
+    def take(
+        self,
+        rows: Tensor,
+        device: torch.device,
+        cfg: Preprocessing,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The network's input for these rows, and their targets, on `device`. With a `generator`
+        each picture is a little changed."""
+        pixels = self.pixels[rows.to(self.pixels.device)].to(device)
+        if generator:
+            pixels = augment(pixels, generator, fill=cfg.mean)
+        return normalise(pixels, cfg), self.targets[rows].to(device)
 
 
 @dataclass(frozen=True)
@@ -84,11 +99,14 @@ class Fitted:
     best_of: bool
 
 
-def learning_rate(progress: float, warmup: float) -> float:
+def learning_rate(progress: float, warmup: float, *, cosine: bool = False) -> float:
     """Share of the highest rate at this share of the training: up in a line, down in a line
-    (Smith and Topin 2018, "Super-convergence")."""
+    (Smith and Topin 2018, "Super-convergence") or as a cosine (Loshchilov and Hutter 2016,
+    "SGDR")."""
     rise = progress / warmup if warmup else 1.0
     fall = (1 - progress) / (1 - warmup)
+    if cosine:
+        fall = (1 - math.cos(math.pi * min(1.0, fall))) / 2
     return max(LAST_LR, min(rise, fall))
 
 

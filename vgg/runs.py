@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vgg import distributed
 from vgg.checkpoint import CONFIG_FILE, WEIGHTS_FILE, replacing, save_checkpoint
 from vgg.data import FolderIndex, Skipped, Split
 from vgg.device import choose_device, choose_precision
@@ -45,7 +46,7 @@ SAVE_SHARE = 0.1  # of the time that may go into saving states
 @dataclass(frozen=True)
 class Trained:
     """What a training gave. `probs` (N, K), float32, are of the held-out pictures, in the order of
-    the split; `facts` go into metrics.json."""
+    the split; `facts` go into metrics.json; `key` is of the pictures (see `content_key`)."""
 
     network: VGG
     index: FolderIndex
@@ -54,6 +55,7 @@ class Trained:
     epochs: int
     stopped: bool
     facts: dict[str, Any]
+    key: str = ""
 
 
 class TrainingStopped(ValueError):  # noqa: N818 - it is an end, not an error
@@ -65,7 +67,8 @@ class Run:
 
     Without `resume` a folder that holds something is refused with a `ValueError`. Every event goes
     to `events.jsonl`, one JSON object a line, and to `on_event`. `lock` is for the device: hold it
-    for one batch at a time. `began` is when it was called, by `time.monotonic`.
+    for one batch at a time. `began` is when it was called, by `time.monotonic`. Of several
+    processes the first alone reads and writes.
     """
 
     def __init__(
@@ -89,9 +92,10 @@ class Run:
         self.notes: list[str] = []
         self.skipped: list[Skipped] = []
         self._told_at = 0.0
+        self._begun: dict[str, tuple[float, int]] = {}  # when, and with how many done
         self._on_event = on_event
         self._saved_at = self._saving_took = 0.0
-        self._open(resume)
+        distributed.from_first(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
         if self.out.exists() and not self.out.is_dir():
@@ -134,6 +138,8 @@ class Run:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Tell what happened, now."""
+        if not distributed.is_first():
+            return
         event = {"kind": kind, "seconds": round(self.elapsed, 3), **fields}
         with (self.out / EVENTS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
@@ -143,9 +149,13 @@ class Run:
     def progress(self, kind: str, done: int, total: int) -> None:
         """An event of how far some work is, a few times a second at most."""
         now = time.monotonic()
+        if kind not in self._begun or done == 1:
+            self._begun[kind] = (now, done - 1)
         if done == total or now - self._told_at >= TELL_EVERY:
             self._told_at = now
-            self.event(kind, done=done, total=total)
+            began, before = self._begun[kind]
+            left = (now - began) / max(1, done - before) * (total - done)
+            self.event(kind, done=done, total=total, seconds_left=round(left, 1))
 
     def tell_split(self, index: FolderIndex, parts: Split) -> None:
         """Say what is held out; a `ValueError` where that is nothing."""
@@ -170,7 +180,15 @@ class Run:
     # State, for a run that was killed
 
     def read_state(self) -> State | None:
-        """The state that was saved last; None where there is none, or it is of other choices."""
+        """The state that was saved last; None where there is none. A `ValueError` where it is of
+        other choices."""
+        state = distributed.from_first(self._read_state)
+        if state:
+            self.began -= state["elapsed"]
+            self.notes = state["notes"] + self.notes
+        return state
+
+    def _read_state(self) -> State | None:
         file = self.out / STATE_FILE
         if not file.is_file():
             return None
@@ -180,14 +198,13 @@ class Run:
             log.warning("%s can't be read (%s)", file.name, type(error).__name__)
             return None
         check_same_choices(state["options"], self.options)
-        self.began -= state["elapsed"]
-        self.notes = state["notes"] + self.notes
         return state
 
     def save_state(self, state: Callable[[], State]) -> None:
         """Save the state, unless saving a large network would take too much of the time."""
         began = time.monotonic()
-        if began - self._saved_at < self._saving_took / SAVE_SHARE:
+        early = began - self._saved_at < self._saving_took / SAVE_SHARE
+        if early or not distributed.is_first():
             return
         with replacing(self.out / STATE_FILE) as part:
             content = {
@@ -207,7 +224,7 @@ class Run:
 
     def abandon(self) -> None:
         """Where there is nothing to go on from, leave no folder that would be refused next time."""
-        if {path.name for path in self.out.iterdir()} <= {EVENTS_FILE}:
+        if distributed.is_first() and {path.name for path in self.out.iterdir()} <= {EVENTS_FILE}:
             (self.out / EVENTS_FILE).unlink(missing_ok=True)
             self.out.rmdir()
 

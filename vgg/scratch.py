@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vgg import distributed
 from vgg.data import FolderIndex, Split, split
 from vgg.evaluation import fit_temperature, sharpened
 from vgg.fitting import fit, seconds_per_picture
@@ -61,6 +62,7 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
     recipe = recipe_for(config, len(train), augment=run.options.augment)
     reserve = copies_of(len(held_out)) * reading
     shown, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
+    shown = distributed.from_first(lambda: shown)
     content = {"key": key, "config": json.dumps(config.to_json())}
 
     def on_epoch(epoch: Epoch, state: Any) -> None:
@@ -110,7 +112,7 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
     else:
         train = round(0.8 * len(index.samples))
         effort = train + EVALUATION_COST * (len(index.samples) - train)
-        time_left = SAFETY * run.left
+        time_left = distributed.from_first(lambda: SAFETY * run.left)
 
         def epochs_of(config: ModelConfig) -> float:
             network = new_network(config, 0).to(run.device, memory_format=torch.channels_last)

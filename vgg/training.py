@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vgg import distributed
 from vgg.data import FolderIndex, Sample, Skipped, open_zip, scan_folder
 from vgg.downloads import HubUnavailableError
 from vgg.evaluation import Evaluation, evaluate_probabilities
+from vgg.finetune import train_finetune
 from vgg.model import VGG
 from vgg.options import (
     DEFAULT_MODEL,
@@ -30,6 +32,7 @@ from vgg.weights import (
     load_model,
 )
 
+ON_A_TRUNK = ("probe", "finetune")  # modes that need a pretrained network
 PART_NAMES = {"train", "val", "valid", "test"}  # a folder of this name is named by the one above
 
 
@@ -104,7 +107,8 @@ def train(
     `on_event` gets a dict for everything that happens; `kind` says what: `start`, `scan`,
     `download`, `read`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`,
     `done`. `should_stop` is asked at every batch; the best model so far is kept. `lock` is held
-    while a batch is on the device.
+    while a batch is on the device. Started by torchrun, the processes share the work, and the
+    first writes and tells.
 
     Raises `ValueError`, with one sentence, for what the user can mend.
 
@@ -112,10 +116,13 @@ def train(
     """
     began = time.monotonic()
     options = replace(options or TrainOptions(), **choices)
-    with pictures_of(Path(folder)) as (root, left_out):
+    with distributed.joined(), pictures_of(Path(folder)) as (root, left_out):
+        distributed.check_same(options, "options")
         index = scan_folder(root)
         index = replace(index, skipped=(*left_out, *index.skipped))
-        home = Path(out) if out else default_out(Path(folder), weights_dir, resume=resume)
+        home = distributed.from_first(
+            lambda: Path(out) if out else default_out(Path(folder), weights_dir, resume=resume)
+        )
         run = Run(
             home,
             options,
@@ -125,7 +132,7 @@ def train(
             should_stop=should_stop,
             lock=lock,
         )
-        if resume and (metrics := run.read_metrics()):
+        if resume and (metrics := distributed.from_first(run.read_metrics)):
             check_same_choices(metrics["options"], options)
             return TrainResult.from_json(metrics)
         try:
@@ -145,8 +152,12 @@ def _learn(
     skipped = [asdict(entry) for entry in index.skipped]
     run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
     model = None if options.mode == "scratch" else _trunk_to_probe(run, weights_dir)
-    if model:
+    distributed.meet()
+    distributed.check_same(model is None, "models")
+    if model and options.mode == "probe":
         return "probe", train_probe(run, index, model)
+    if model:
+        return train_finetune(run, index, model)
     return "scratch", train_scratch(run, index, _like(options, weights_dir))
 
 
@@ -183,7 +194,7 @@ def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
     """The pretrained network to start from; None where the training is from scratch, and why."""
     options = run.options
     if options.width not in (None, 1.0):
-        if options.mode == "probe":
+        if options.mode in ON_A_TRUNK:
             raise ValueError(
                 f"there are no pretrained weights of width {options.width:g}: "
                 "leave the width out, or choose mode scratch"
@@ -198,7 +209,7 @@ def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
     try:
         model = _load(run, spec, weights_dir)
     except HubUnavailableError:
-        if options.model or options.mode == "probe":
+        if options.model or options.mode in ON_A_TRUNK:
             raise
         run.say("plan", f"the weights of {spec} can't be had here: the training is from scratch")
         return None
@@ -241,6 +252,8 @@ def _finish(run: Run, mode: str, trained: Trained) -> TrainResult:
         hints=parts.hints,
     )
     result = _result(run, mode, trained, evaluation)
+    if not distributed.is_first():
+        return result
     summary = {
         "mode": mode,
         "images": result.images,
