@@ -36,6 +36,7 @@ OWN_TIME, EPOCHS = "Own time", "Epochs"
 MODES = {
     "Automatic": "auto",
     "Head only": "probe",
+    "Whole network": "finetune",
     "From scratch": "scratch",
 }
 # What strangers may ask of a public page.
@@ -109,6 +110,10 @@ def plan(store: Store, pictures: PictureSet | None, values: Sequence[Any], input
     if options.mode != "scratch":
         source = "ImageNet's" if choice.is_imagenet else f"{choice.model}'s"
         what = f"{source} {name} stays as it is, and a new last layer learns from its outputs"
+        if options.mode == "finetune":
+            what += ", then its last stages learn too"
+        elif options.mode == "auto":
+            what += ", then its last stages, where the time is enough"
     last = f"{options.epochs} epochs"
     if options.epochs is None:
         last = f"at most {(options.seconds or DEFAULT_BUDGET):.0f} s"
