@@ -90,6 +90,8 @@ def joined() -> Iterator[None]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield
+        with _or_lost():
+            distributed.barrier()  # nobody leaves while another still talks to it
     finally:
         distributed.destroy_process_group()
 
