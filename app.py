@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vgg.cli import Parser, UsageError, add_run_options
+from vgg.cli import Parser, UsageError, add_run_options, wait_politely
 from vgg.terminal import one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
@@ -48,6 +48,7 @@ def split_auth(auth: str | None) -> tuple[str, str] | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    wait_politely()
     try:
         options = build_parser().parse_args(arguments)
         auth = split_auth(options.auth)
