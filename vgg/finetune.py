@@ -19,7 +19,7 @@ from vgg import distributed
 from vgg.data import FolderIndex
 from vgg.evaluation import fit_temperature, sharpened
 from vgg.features import Trunk
-from vgg.fitting import EVAL_BATCH, fit, seconds_per_picture
+from vgg.fitting import eval_batch, fit, seconds_per_picture
 from vgg.model import VGG
 from vgg.options import TRAINED_HEAD, count_macs
 from vgg.pixels import device_room
@@ -30,11 +30,11 @@ from vgg.scratch import EVALUATION_COST, SAFETY
 from vgg.shelf import Shelf, Shelved, Zoomed, fill, read_all, seconds_to_look, seconds_to_read
 from vgg.tuned import Tuned, early_size, new_optimizer, row_size
 
-RECIPE = Recipe(lr=0.01, batch_size=16, momentum=0.9, weight_decay=0.0, warmup=0.1, cosine=True)
+RECIPE = Recipe(lr=0.003, batch_size=16, momentum=0.9, weight_decay=0.0, warmup=0.1, cosine=True)
 LEAST_A_CLASS = 20  # pictures to learn from; with fewer the last layer alone does as well
 # Stages that do not learn; the fewest epochs that pay; the most: later ones change nothing.
 SHELVED, LEAST_SHELVED, MOST_SHELVED = 4, 3, 16
-ZOOMED, LEAST_ZOOMED, MOST_ZOOMED = 2, 20, 60
+ZOOMED, LEAST_ZOOMED, MOST_ZOOMED = 2, 10, 60
 WITH_MIRRORS = 5  # epochs that must be left for mirror images to be worth their time
 LIGHT_MACS = 0.3e9  # of a network that even a CPU trains quickly
 LARGEST_SHELF = 4 * 1024**3  # bytes
@@ -68,12 +68,14 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
     # Filled by the way only where time counts: in a pass of its own the pictures come in the same
     # batches again after a break, and give the same numbers to the last bit.
     by_the_way = run.seconds is not None and run.device.type == "cpu" and distributed.world() == 1
+    by_the_way &= _enough(run, 0.8 * len(index.samples), index)
+    by_the_way &= _fits(row_size(config, run.options.image_size), len(index.samples))
     probe = train_probe(
         run,
         index,
         model,
         size=saved.get("size") if saved else None,
-        keep=shelf.put if by_the_way and _enough(run, 0.8 * len(index.samples), index) else None,
+        keep=shelf.put if by_the_way else None,
     )
     run.notes = list(dict.fromkeys(run.notes))  # what was said before a break is not said twice
     if saved and saved["key"] != f"finetune {probe.key}":
@@ -84,6 +86,8 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
         return "finetune", tuning.work(saved)
     except _KeepProbe as reason:
         run.say("plan", f"{reason}; the trunk stays as it was")
+    except torch.OutOfMemoryError:
+        run.say("warning", "the device has too little memory to tune the trunk: it stays as it was")
     facts = {**probe.facts, **tuning.facts, "kept": "probe"}
     return "probe", replace(probe, facts=facts, stopped=tuning.stopped)
 
@@ -91,6 +95,11 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
 def _enough(run: Run, count: float, index: FolderIndex) -> bool:
     """Whether there are enough pictures to learn from; where it was asked for, always."""
     return run.options.mode != "auto" or count >= LEAST_A_CLASS * len(index.class_names)
+
+
+def _fits(numbers: int, count: int) -> bool:
+    """Whether so many numbers a picture, twice and in half precision, are not too much to keep."""
+    return 4 * numbers * count <= LARGEST_SHELF
 
 
 class _Tuning:
@@ -211,7 +220,7 @@ class _Tuning:
     def _logits(self, network: Tuned, held_out: Pictures) -> np.ndarray:
         chunks = []
         with torch.inference_mode():
-            for rows in held_out.rows.split(EVAL_BATCH):
+            for rows in held_out.rows.split(eval_batch(self.cfg.size)):
                 x, _ = held_out.take(rows, self.run.device, self.cfg)
                 with self.run.lock:
                     chunks.append(network(x).cpu())
@@ -251,7 +260,7 @@ class _Tuning:
     def _plan_shelved(self) -> Plan:
         """The last stage; with mirror images, if there is time for them, too."""
         size, count = row_size(self.config), len(self.parts.train)
-        if 4 * size * len(self.index.samples) > LARGEST_SHELF:
+        if not _fits(size, len(self.index.samples)):
             raise _KeepProbe("there are too many pictures to keep in memory what is learned from")
         noise = torch.rand(RECIPE.batch_size, size).half()
         each = self._seconds_to_learn(SHELVED, Shelved, noise)

@@ -30,7 +30,7 @@ from vgg.recipe import (
 
 NewOptimizer = Callable[[Any, Recipe, float], torch.optim.Optimizer]
 
-EVAL_BATCH = 256
+EVAL_BATCH, EVAL_SIZE = 256, 64  # pictures at once, of so many pixels a side; of larger ones fewer
 CHECK_BATCHES = 50  # how often a long epoch looks whether its loss is still a number
 CALMER = 0.2  # the learning rate after the loss exploded, against the one before
 EXPLODED = 4.0  # times the loss of guessing, and as much again: nothing is learned any more
@@ -122,6 +122,11 @@ def seconds_per_picture(
         run.step(pictures.rows, generator).cpu()  # waits for the device
         took.append(time.monotonic() - began)
     return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / batch)
+
+
+def eval_batch(size: int) -> int:
+    """How many pictures of `size` pixels are measured on at once."""
+    return max(1, EVAL_BATCH * EVAL_SIZE**2 // max(size, EVAL_SIZE) ** 2)
 
 
 def statistics_of(model: VGG) -> list[Tensor]:
@@ -290,7 +295,7 @@ class _Run:
         sums = torch.zeros(2, device=self.device)
         cfg = self.model.config.pretrained_cfg
         with torch.inference_mode():
-            for rows in distributed.share(self.held_out.rows).split(EVAL_BATCH):
+            for rows in distributed.share(self.held_out.rows).split(eval_batch(cfg.size)):
                 x, targets = self.held_out.take(rows, self.device, cfg)
                 with self.lock, self._autocast():
                     logits = self.average(x).float()

@@ -37,7 +37,7 @@ class Tuned(VGG):
             layers.requires_grad_(False)
         for parameter in tuned.classifier[-1].parameters():
             parameter.data /= network.config.temperature
-        return tuned
+        return tuned.train()
 
     @property
     def stages(self) -> list[nn.Sequential]:
@@ -79,9 +79,9 @@ def early_size(config: ModelConfig) -> int:
     return inputs - scaled(CHANNELS[4], config.width) if config.head == "stages" else 0
 
 
-def row_size(config: ModelConfig) -> int:
-    """How many numbers a picture has in a row of a shelf."""
-    side = config.pretrained_cfg.size // 16  # four pools
+def row_size(config: ModelConfig, size: int | None = None) -> int:
+    """How many numbers a picture of `size` pixels has in a row of a shelf."""
+    side = (size or config.pretrained_cfg.size) // 16  # four pools
     return early_size(config) + scaled(CHANNELS[3], config.width) * side**2
 
 
