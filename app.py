@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vgg.cli import Parser, UsageError, add_run_options, wait_politely
-from vgg.terminal import one_line
+from vgg.cli import Parser, add_run_options, wait_politely
+from vgg.terminal import UsageError, one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
 

@@ -15,6 +15,7 @@ ORDER = (
     "app",
     "vgg.__main__",
     "vgg.cli",
+    "vgg.commands",
     "vgg.bench",
     "vgg.page_speed",
     "vgg.measuring",

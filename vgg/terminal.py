@@ -19,6 +19,10 @@ COUNTED = {
 }
 
 
+class UsageError(ValueError):
+    """The command line asks for something that there is not."""
+
+
 def one_line(error: Exception) -> str:
     """An error's message on one line."""
     if isinstance(error, OSError) and error.strerror:
