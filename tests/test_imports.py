@@ -18,6 +18,7 @@ ORDER = (
     "vgg.commands",
     "vgg.bench",
     "vgg.page_speed",
+    "vgg.training_speed",
     "vgg.measuring",
     "vgg.ui.app",
     "vgg.ui.api",

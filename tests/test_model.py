@@ -100,6 +100,27 @@ def test_logits_and_input_gradients_are_torchvisions(
     torch.testing.assert_close(gradient, their_gradient, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(6, 32, 32), (9, 64, 33), (16, 32, 96)])
+def test_small_pictures_take_a_shorter_way_to_the_same_answers_and_gradients(
+    shape: tuple[int, int, int],
+) -> None:
+    count, height, width = shape
+    model = with_statistics(VGG(11, 5, batch_norm=False, width=0.0625, dropout=0.0))
+    pictures = torch.randn(count, 3, height, width)
+    results = []
+    for long_way in (True, False):
+        passed: list[Tensor] = []
+        hook = model.classifier[0].register_forward_hook(lambda _m, _a, y, p=passed: p.append(y))
+        x = pictures.clone().requires_grad_()
+        logits = model.classifier(model.pool(x)) if long_way else model(x)
+        assert bool(passed) == long_way  # the first layer's own product is not worked out
+        hook.remove()
+        gradients = torch.autograd.grad(logits.pow(2).sum(), [x, model.classifier[0].weight])
+        results.append((logits.detach(), *gradients))
+    for slow, quick in zip(*results, strict=True):
+        torch.testing.assert_close(quick, slow, atol=1e-5 * slow.abs().max().item(), rtol=0)
+
+
 @pytest.mark.parametrize("depth", [11, 19])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_convolutions_begin_as_he_et_al_say(depth: int, batch_norm: bool) -> None:

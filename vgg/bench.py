@@ -1,7 +1,8 @@
 """The benchmark: this project against named rivals, on the same machine, in the same run.
 
 Each group of rows is one plain function that yields rows; `GROUPS` at the end lists them. Those of
-the page stand in `page_speed.py`; how anything is measured, in `measuring.py`.
+the page stand in `page_speed.py`, those of training in `training_speed.py`; how anything is
+measured, in `measuring.py`.
 """
 
 import time
@@ -23,6 +24,7 @@ from vgg.options import HEADS, architecture_name, count_macs, depth_and_norm
 from vgg.page_speed import first_prediction_rows, overhead_rows, start_rows
 from vgg.predictor import Predictor
 from vgg.shapes import SHAPES, draw_shape
+from vgg.training_speed import probe_rows, step_rows
 
 TOP_K = 5
 QUICK_SECONDS = 48  # a quick run begins no row later, so that it ends within a minute
@@ -186,4 +188,6 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "overhead": overhead_rows,
     "first": first_prediction_rows,
     "predict": prediction_rows,
+    "steps": step_rows,
+    "probe": probe_rows,
 }

@@ -108,20 +108,37 @@ def seconds_per_picture(
 ) -> float:
     """How long learning from one picture takes now, measured on a copy, with `pictures` for a
     batch or with noise."""
-    if pictures is None:
-        size, batch = model.config.pretrained_cfg.size, recipe.batch_size
-        noise = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-        pictures = Pictures(noise, torch.zeros(batch, dtype=torch.int64), torch.arange(batch))
-    batch = len(pictures)
-    run = _Run(copy.deepcopy(model), pictures, pictures, 1000 * batch, recipe, 0, dtype)
-    generator = torch.Generator().manual_seed(0)
+    pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
+    step = stepper(model, recipe, dtype, pictures)
     took: list[float] = []
     distributed.meet()
     while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
         began = time.monotonic()
-        run.step(pictures.rows, generator).cpu()  # waits for the device
+        step()
         took.append(time.monotonic() - began)
-    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / batch)
+    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / len(pictures))
+
+
+def stepper(
+    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
+) -> Callable[[], None]:
+    """A function that learns once from all `pictures`, on a copy of `model`, and waits for the
+    device."""
+    run = _Run(
+        copy.deepcopy(model), pictures, pictures, 1000 * len(pictures), recipe, seed=0, dtype=dtype
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        run.step(pictures.rows, generator).cpu()
+
+    return step
+
+
+def noise(size: int, count: int) -> Pictures:
+    """Pictures of nothing, `size` pixels a side, to measure with."""
+    pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+    return Pictures(pixels, torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
 def eval_batch(size: int) -> int:

@@ -117,15 +117,30 @@ class VGG(nn.Module):
         return [index - 1 for index in pools]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(x))
+        if self.config.head != "fc" or not len(self.classifier):
+            return self.classifier(self.pool(x))
+        maps = self.features(_checked(x))
+        if len(maps) < 4 * maps.shape[2] * maps.shape[3]:  # no gain, or a loss
+            return self.classifier(torch.flatten(self.avgpool(maps), 1))
+        return self.classifier[1:](self._first_layer(maps))
+
+    def _first_layer(self, maps: Tensor) -> Tensor:
+        """The first fully connected layer on maps with fewer numbers than the 7x7 that it reads.
+
+        Pooling repeats them then. The same repetition of the weights, added up, gives the same
+        answer, and a small product instead of a large one: at 32 pixels 1/49 of the work.
+        """
+        first = self.classifier[0]
+        channels, *sides = maps.shape[1:]
+        one_each = torch.eye(sides[0] * sides[1], device=maps.device, dtype=first.weight.dtype)
+        spread = self.avgpool(one_each.view(-1, 1, *sides)).flatten(1)  # (positions, 49)
+        weight = first.weight.view(-1, POOLED**2) @ spread.T
+        weight = weight.view(-1, channels * len(spread))
+        return F.linear(torch.flatten(maps, 1), weight, first.bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """What the classifier reads: (N, 3, H, W) → (N, D)."""
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(
-                f"the input must be (N, 3, H, W) with H and W from {MIN_SIDE} up, "
-                f"not {tuple(x.shape)}"
-            )
+        x = _checked(x)
         if self.config.head == "fc":
             return torch.flatten(self.avgpool(self.features(x)), 1)
         ends = self.stage_ends[2:] if self.config.head == "stages" else self.stage_ends[-1:]
@@ -178,6 +193,14 @@ class VGG(nn.Module):
             fresh = self.classifier = self._make_classifier()
         like = next(self.features.parameters())
         fresh.apply(_initialize_layer).to(like.device, like.dtype).train(self.training)
+
+
+def _checked(x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
+        raise ValueError(
+            f"the input must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
+        )
+    return x
 
 
 def _initialize_layer(layer: nn.Module) -> None:

@@ -122,6 +122,7 @@ def new_optimizer(model: VGG, recipe: Recipe, lr: float) -> torch.optim.SGD:
         lr=lr,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
+        fused=True,  # one pass over the numbers instead of five
     )
 
 

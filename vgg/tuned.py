@@ -96,5 +96,9 @@ def new_optimizer(network: Tuned, recipe: Recipe, lr: float) -> torch.optim.Adam
                 size = parameter.detach().square().mean().sqrt().item()
                 groups.append({"params": [parameter], "rate": share * max(size, LEAST_SIZE)})
     return torch.optim.AdamW(
-        groups, lr=lr, betas=(recipe.momentum, MEMORY), weight_decay=recipe.weight_decay
+        groups,
+        lr=lr,
+        betas=(recipe.momentum, MEMORY),
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
