@@ -37,6 +37,7 @@ ORDER = (
     "vgg.ui",
     "vgg",
     "vgg.terminal",
+    "vgg.table",
     "vgg.training",
     "vgg.finetune",
     "vgg.scratch",

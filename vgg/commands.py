@@ -22,11 +22,14 @@ from vgg.terminal import (
     print_prediction,
     progress_line,
     told_events,
-    write_rows,
 )
+
+Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
 def run_predict(options: argparse.Namespace) -> int:
+    from vgg.table import key_of, rows_done, write_rows
+
     if options.top_k < 1:
         raise UsageError(f"--top-k must be 1 or more, not {options.top_k}")
     found = [entry for path in options.images for entry in find_images(path)]
@@ -41,7 +44,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from vgg.weights import find_weights, load_model
 
     # First of all, because what follows imports torch and that takes seconds.
-    find_weights(options.model, weights_dir=options.weights_dir)
+    weights = find_weights(options.model, weights_dir=options.weights_dir)
     from vgg.predictor import Predictor
 
     model = load_model(options.model, weights_dir=options.weights_dir)
@@ -59,11 +62,12 @@ def run_predict(options: argparse.Namespace) -> int:
         for path, (prediction, failure) in zip(files, predictions, strict=True):
             yield row_of(path, prediction.to_json() if prediction else [], failure)
 
-    def rows() -> Iterator[dict[str, Any]]:
-        unread: list[dict[str, Any]] | None = []  # held back until one picture could be read
-        good = [path for path, error in found if error is None]
+    def rows(done: int) -> Iterator[dict[str, Any]]:
+        # Held back until one picture could be read.
+        unread: list[dict[str, Any]] | None = None if done else []
+        good = [path for path, error in found[done:] if error is None]
         results = distributed.in_chunks(good, predictor.batch_size, answers)
-        for path, error in found:
+        for path, error in found[done:]:
             row = row_of(path, [], error) if error else next(results)
             failure = row["error"]
             if options.heatmaps is not None and not failure:
@@ -79,13 +83,24 @@ def run_predict(options: argparse.Namespace) -> int:
 
     table = options.csv if distributed.is_first() else None
     places = min(options.top_k, predictor.config.num_classes)
-    with distributed.joined(), write_rows(table, places) as keep:
+    key, images = "", [str(path) for path, _ in found]
+    if table and not options.json and options.heatmaps is None:  # all that is asked for is rows
+        asked = (weights, weights_time(weights), options.top_k, options.flip, str(predictor.dtype))
+        key = key_of(asked, (path for path, _ in found))
+    with distributed.joined():
         distributed.check_same(found, "pictures")
-        if options.json:
-            print_json_list(keep(rows()))
-        else:
-            for row in keep(rows()):
-                print_prediction(row)
+        done = distributed.from_first(
+            lambda: rows_done(options.csv, places, key, images) if key else 0
+        )
+        done = whole_batches(found, done, predictor.batch_size)
+        if done and distributed.is_first():
+            print(f"{done} of {len(found)} were answered before the break", file=sys.stderr)
+        with write_rows(table, places, key=key, done=done) as keep:
+            if options.json:
+                print_json_list(keep(rows(0)))
+            else:
+                for row in keep(rows(done)):
+                    print_prediction(row)
     if not options.json and (run := predictor.last_run):
         size = f"{run.image_size} x {run.image_size}"
         print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
@@ -97,7 +112,23 @@ def row_of(path: Path, top: list[dict[str, Any]], error: str | None) -> dict[str
     return {"image": str(path), "top": top, "error": error}
 
 
-def find_images(path: Path) -> list[tuple[Path, str | None]]:
+def whole_batches(found: Found, done: int, batch_size: int) -> int:
+    """So many of the first `done` that the rest falls into the same batches as without a break:
+    a picture's answer depends on its batch in the last digits."""
+    good = sum(error is None for _, error in found[:done])
+    while done and good % batch_size:
+        done -= 1
+        good -= found[done][1] is None
+    return done
+
+
+def weights_time(weights: Path) -> float:
+    """When the model was last changed."""
+    files = weights.iterdir() if weights.is_dir() else [weights]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def find_images(path: Path) -> Found:
     """A file as it is, or a folder's pictures in order; the second item says why there is none."""
     from vgg.images import IMAGE_SUFFIXES
 

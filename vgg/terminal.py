@@ -1,12 +1,10 @@
-"""What the command line prints and writes: rows, tables, progress, a training's events."""
+"""What the command line prints: answers, progress, a training's events."""
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from vgg.options import ModelConfig, count_macs, count_parameters, describe_count
 
@@ -47,42 +45,6 @@ def print_json_list(rows: Iterable[dict[str, Any]]) -> None:
         sys.stdout.write(f"{lead}\n  {json.dumps(row, ensure_ascii=False)}")
         lead = ","
     print("[]" if lead == "[" else "\n]")
-
-
-Rows = Iterable[dict[str, Any]]
-
-
-@contextmanager
-def write_rows(file: Path | None, places: int) -> Iterator[Callable[[Rows], Rows]]:
-    """Gives a function that passes rows through and writes each into a CSV table.
-
-    The table stands under its name once all rows are in it, and not before.
-    """
-    if file is None:
-        yield lambda rows: rows
-        return
-    part = file.with_name(f"{file.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
-            yield lambda rows: _csv_rows(rows, opened, places)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _csv_rows(rows: Rows, opened: TextIO, places: int) -> Iterator[dict[str, Any]]:
-    table = csv.writer(opened)
-    columns = [f"{name}_{place}" for place in range(1, places + 1) for name in ("class", "prob")]
-    table.writerow(["image", *columns, "error"])
-    for row in rows:
-        table.writerow(csv_row(row, places))
-        yield row
-
-
-def csv_row(row: dict[str, Any], places: int) -> list[str]:
-    """`image`, class and probability of each place, `error`."""
-    cells = [cell for p in row["top"] for cell in (p["class"], f"{p['probability']:.6f}")]
-    return [row["image"], *cells, *[""] * (2 * places - len(cells)), row["error"] or ""]
 
 
 def describe_config(config: ModelConfig) -> list[tuple[str, str]]:

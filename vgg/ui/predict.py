@@ -22,7 +22,7 @@ from PIL import Image
 from vgg.images import IMAGE_SUFFIXES, ImageError, read_image
 from vgg.options import ModelConfig
 from vgg.shapes import draw_shape
-from vgg.terminal import csv_row
+from vgg.table import csv_row, header
 from vgg.ui import heatmap
 from vgg.ui.pictures import sentence
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
@@ -300,8 +300,7 @@ def _csv_file(answers: list[Answer], top_k: int) -> str:
     places = max((len(a.prediction.probs) for a in answers if a.prediction), default=top_k)
     text = StringIO(newline="")
     table = csv.writer(text)
-    columns = [f"{n}_{place}" for place in range(1, places + 1) for n in ("class", "prob")]
-    table.writerow(["image", *columns, "error"])
+    table.writerow(header(places))
     for answer in answers:
         top = answer.prediction.to_json() if answer.prediction else []
         row = {"image": answer.name, "top": top, "error": answer.error}
