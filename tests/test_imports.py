@@ -18,6 +18,8 @@ ORDER = (
     "vgg.commands",
     "vgg.bench",
     "vgg.page_speed",
+    "vgg.rivals",
+    "vgg.command_speed",
     "vgg.training_speed",
     "vgg.measuring",
     "vgg.ui.app",

@@ -1,14 +1,14 @@
 """The benchmark: this project against named rivals, on the same machine, in the same run.
 
 Each group of rows is one plain function that yields rows; `GROUPS` at the end lists them. Those of
-the page stand in `page_speed.py`, those of training in `training_speed.py`; how anything is
-measured, in `measuring.py`.
+the page, of the command line and of training stand in `page_speed.py`, `command_speed.py` and
+`training_speed.py`, other engines in `rivals.py`; how anything is measured, in `measuring.py`.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from random import Random
 from statistics import median
@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vgg.command_speed import bulk_rows, memory_rows
 from vgg.device import choose_device
 from vgg.measuring import BenchReport, Plan, Row, describe_machine, in_turn, make_row, timed
 from vgg.model import VGG
 from vgg.options import HEADS, architecture_name, count_macs, depth_and_norm
 from vgg.page_speed import first_prediction_rows, overhead_rows, start_rows
 from vgg.predictor import Predictor
+from vgg.rivals import engines
 from vgg.shapes import SHAPES, draw_shape
 from vgg.training_speed import probe_rows, step_rows
 
@@ -77,6 +79,19 @@ def prediction_rows(plan: Plan) -> Iterator[Row]:
                 yield compare_prediction(plan, rival, head, batch)
 
 
+def engine_rows(plan: Plan) -> Iterator[Row]:
+    """VGG-16 against torchvision's network in other engines, as far as they are installed; all get
+    the pictures through torchvision's preprocessing."""
+    if plan.quick:  # building them takes longer than a minute
+        return
+    rival = torchvision_rival("vgg16", plan.device)
+    with torch.inference_mode():
+        for batch in (1, 8):
+            for name, network in engines(rival.model, batch, plan.device):
+                other = replace(rival, name=name, model=network)
+                yield compare_prediction(plan, other, "fc", batch, our_model(rival, "fc"))
+
+
 def _batches(plan: Plan, depth: int, batch_norm: bool, head: str) -> tuple[int, ...]:
     """Batch sizes: those that say most in a quick run, and that end within minutes on a CPU."""
     if not plan.quick:
@@ -91,9 +106,10 @@ class Rival:
     """torchvision's network with its own preprocessing, used as its documentation shows."""
 
     architecture: str
-    model: nn.Module
+    model: Callable[[Tensor], Tensor]
     preprocess: Callable[[Image.Image], Tensor]
     device: torch.device
+    name: str = "torchvision eager fp32"
 
     def probabilities(self, pictures: list[Image.Image]) -> Tensor:
         """(N, 1000), float32, on the CPU."""
@@ -140,9 +156,12 @@ def our_model(rival: Rival, head: str) -> VGG:
     return model.eval()
 
 
-def compare_prediction(plan: Plan, rival: Rival, head: str, batch: int) -> Row:
-    """Time from `batch` opened pictures to their best classes, preprocessing included."""
-    model = our_model(rival, head)
+def compare_prediction(
+    plan: Plan, rival: Rival, head: str, batch: int, model: VGG | None = None
+) -> Row:
+    """Time from `batch` opened pictures to their best classes, preprocessing included. `model` is
+    ours, made from the rival's weights where it is not given."""
+    model = model or our_model(rival, head)
     predictor = Predictor(model, str(plan.device), plan.machine.precision, batch_size=batch)
     pictures = example_pictures(batch)
     values = in_turn(
@@ -159,7 +178,7 @@ def compare_prediction(plan: Plan, rival: Rival, head: str, batch: int) -> Row:
     return make_row(
         f"predict {rival.architecture} {head}, batch {batch}",
         plan.machine.precision,
-        "torchvision eager fp32",
+        rival.name,
         values,
         notes=[answers, f"{100 * share:.0f} % of the rate of matrix products"],
     )
@@ -188,6 +207,9 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "overhead": overhead_rows,
     "first": first_prediction_rows,
     "predict": prediction_rows,
+    "engines": engine_rows,
+    "bulk": bulk_rows,
+    "memory": memory_rows,
     "steps": step_rows,
     "probe": probe_rows,
 }
