@@ -216,6 +216,16 @@ def test_pixels_in_other_modes_are_taken_as_rgb(mode: str) -> None:
     assert ready.predict(image) == ready.predict(image.convert("RGB"))
 
 
+def test_a_picture_handed_over_opened_is_seen_as_its_file_is(tmp_path: Path) -> None:
+    clear = pictures()[0].convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    deep = Image.fromarray(np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64))
+    ready = predictor()
+    for image in (clear, deep):
+        image.save(tmp_path / "picture.png")
+        assert ready.predict(image) == ready.predict(tmp_path / "picture.png")
+
+
 def test_no_pictures_give_no_predictions() -> None:
     ready = predictor()
     assert ready.predict([]) == []

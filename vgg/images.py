@@ -121,7 +121,7 @@ def read_image(
         if min_side:
             image.draft(None, (min_side, min_side))  # only a JPEG heeds it
         image.load()
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
         if (orientation := _orientation(image.info)) in _TRANSPOSE:
             rgb = rgb.transpose(_TRANSPOSE[orientation])
         rgb.info.clear()
@@ -433,8 +433,9 @@ def _hide_items(data: bytes, *kinds: bytes) -> bytes:
     return b"".join((*boxes, data[position:]))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB picture, of the same size, from any mode that a reader gives."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB picture, of the same size, from any mode: deep grey is scaled and clear parts are
+    white, as `read_image` says."""
     if image.mode[0] in "IF":
         image = _deep_grey_to_8_bit(image)
     if not image.has_transparency_data:

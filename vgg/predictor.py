@@ -21,7 +21,7 @@ from vgg.device import (
     memory_used,
     precision_name,
 )
-from vgg.images import ImageError, read_image
+from vgg.images import ImageError, read_image, to_rgb
 from vgg.model import VGG
 from vgg.transforms import needed_side, normalise, to_uint8
 from vgg.winograd import use_winograd
@@ -207,4 +207,4 @@ def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" and not image.has_transparency_data else to_rgb(image)
