@@ -170,13 +170,18 @@ def test_prediction_runs_without_batch_norm_and_channels_last() -> None:
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
 
 
-def test_flip_is_the_mean_of_both_posteriors() -> None:
+def test_flip_is_the_mean_of_both_logits_and_the_config_can_ask_for_it() -> None:
     model = small()
+    model.config = replace(model.config, extra={"temperature": 0.5})
     pixels = predictor(model).prepare(pictures())
     straight, mirrored = (predictor(model).probabilities(p) for p in (pixels, pixels.flip(3)))
     assert (straight - mirrored).abs().max() > 1e-4
     both = predictor(model, flip=True).probabilities(pixels)
-    torch.testing.assert_close(both, (straight + mirrored) / 2, atol=1e-6, rtol=0)
+    mean = torch.softmax((straight.log() + mirrored.log()) / 2, dim=1)
+    torch.testing.assert_close(both, mean, atol=1e-6, rtol=0)
+    model.config = replace(model.config, extra={"temperature": 0.5, "flip": True})
+    assert predictor(model).probabilities(pixels).equal(both)
+    assert predictor(model, flip=False).probabilities(pixels).equal(straight)
 
 
 def test_the_temperature_of_the_config_divides_the_logits() -> None:

@@ -49,7 +49,8 @@ def run_predict(options: argparse.Namespace) -> int:
 
     model = load_model(options.model, weights_dir=options.weights_dir)
     check_trained(model.config, options.model)
-    predictor = Predictor(model, options.device, options.precision, flip=options.flip)
+    flip = options.flip or None  # else as the model says
+    predictor = Predictor(model, options.device, options.precision, flip=flip)
 
     def heatmap_of(path: Path) -> str | None:
         from vgg.explanation import write_heatmap

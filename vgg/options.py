@@ -148,6 +148,12 @@ class ModelConfig:
         value = self.extra.get("temperature", 1.0)
         return float(value) if _is_number(value) and value > 0 else 1.0
 
+    @property
+    def flip(self) -> bool:
+        """Whether the answer is that for the picture and its mirror image together: the mean of
+        both logits. A training from scratch that showed mirror images too says so."""
+        return self.extra.get("flip") is True
+
     def with_classes(self, num_classes: int) -> "ModelConfig":
         """The same trunk with a new, untrained last layer of `num_classes` outputs."""
         return replace(

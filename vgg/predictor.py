@@ -58,8 +58,9 @@ class RunInfo:
 class Predictor:
     """A VGG made ready for fast answers: on its device, in its precision, batch norm folded.
 
-    `model` itself is never changed. `flip` averages each answer with that for the mirror image
-    (Simonyan and Zisserman 2014, section 3.2): a little better, twice the time.
+    `model` itself is never changed. `flip` averages each picture's logits with those of its mirror
+    image (after Simonyan and Zisserman 2014, section 3.2): a little better, twice the time. None
+    means as the model's config says.
 
         predictor = Predictor(load_model("starter"))
         predictor.predict([read_image("photo.jpg")], top_k=3)[0].class_names
@@ -71,7 +72,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         *,
-        flip: bool = False,
+        flip: bool | None = None,
         batch_size: int = 32,
     ) -> None:
         if model.config.num_classes == 0:
@@ -83,7 +84,7 @@ class Predictor:
         self.config = model.config
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
-        self.flip = flip
+        self.flip = model.config.flip if flip is None else flip
         self.batch_size = batch_size
         self.model = _ready(model, self.device, self.dtype)
         self.last_run: RunInfo | None = None
@@ -136,13 +137,10 @@ class Predictor:
         """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
         with torch.inference_mode():
             x = normalise(pixels.to(self.device), self.config.pretrained_cfg, self.dtype)
-            probs = self._softmax(x)
+            logits = self.model(x).float()
             if self.flip:
-                probs = (probs + self._softmax(x.flip(3))) / 2
-            return probs.cpu()
-
-    def _softmax(self, x: Tensor) -> Tensor:
-        return torch.softmax(self.model(x).float() / self.config.temperature, dim=1)
+                logits = (logits + self.model(x.flip(3)).float()) / 2
+            return torch.softmax(logits / self.config.temperature, dim=1).cpu()
 
     def prepare(self, images: Sequence[Picture]) -> Tensor:
         """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
