@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from vgg.images import IMAGE_SUFFIXES, MAX_ASPECT, ImageError, probe_size, read_image
+from vgg.formats import MAX_ASPECT
+from vgg.images import IMAGE_SUFFIXES, ImageError, probe_size, read_image
 
 WHITE = (255, 255, 255)
 

@@ -76,11 +76,12 @@ ORDER = (
     "vgg.device",
     "vgg.distributed",
     "vgg.images",
+    "vgg.formats",
     "vgg.shapes",
     "vgg.anatomy",
     "vgg.options",
 )
-WITHOUT_TORCH = ("vgg.images", "vgg.shapes", "vgg.options")
+WITHOUT_TORCH = ("vgg.images", "vgg.formats", "vgg.shapes", "vgg.options")
 
 
 def module_name(file: Path) -> str:
