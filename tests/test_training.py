@@ -93,7 +93,7 @@ def test_a_training_leaves_a_model_that_predicts_and_what_was_measured(
     out = tmp_path / "model"
     seen: list[dict[str, Any]] = []
     result = train(shapes, out=out, epochs=2, on_event=seen.append, **TINY)
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.iterdir()} - {"film"} == {  # there is one if time allows
         *("model.safetensors", "config.json", "metrics.json", "events.jsonl"),
         *("split.json", "held_out"),
     }

@@ -54,12 +54,14 @@ def explain(
     )
 
 
-def check(predictor: Predictor, found: Explanation) -> Truth | None:
+def check(predictor: Predictor, found: Explanation, *, trials: int = 5) -> Truth | None:
     """How far the class's probability falls when the marked area is hidden; None without a map."""
     if found.problem:
         return None
     try:
-        return truth_score(predictor, found.pixels, found.heat, found.index, area=found.place)
+        return truth_score(
+            predictor, found.pixels, found.heat, found.index, area=found.place, trials=trials
+        )
     except ValueError:  # all heat lies beside the picture
         return None
 

@@ -19,6 +19,7 @@ from vgg import distributed
 from vgg.data import FolderIndex
 from vgg.evaluation import fit_temperature, sharpened
 from vgg.features import Trunk
+from vgg.film import ENDING, Camera
 from vgg.fitting import eval_batch, fit, seconds_per_picture
 from vgg.model import VGG
 from vgg.options import TRAINED_HEAD, count_macs
@@ -81,13 +82,16 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
     if saved and saved["key"] != f"finetune {probe.key}":
         run.say("warning", "the pictures have changed since: the trunk is tuned anew")
         saved = None
-    tuning = _Tuning(run, probe, model, shelf)
+    after = saved["fit"]["epoch"] if saved else 0
+    camera = Camera(run, probe.index, probe.split, probe.network.config, after=after)
+    tuning = _Tuning(run, probe, model, shelf, camera)
     try:
         return "finetune", tuning.work(saved)
     except _KeepProbe as reason:
         run.say("plan", f"{reason}; the trunk stays as it was")
     except torch.OutOfMemoryError:
         run.say("warning", "the device has too little memory to tune the trunk: it stays as it was")
+    camera.discard()
     facts = {**probe.facts, **tuning.facts, "kept": "probe"}
     return "probe", replace(probe, facts=facts, stopped=tuning.stopped)
 
@@ -105,8 +109,9 @@ def _fits(numbers: int, count: int) -> bool:
 class _Tuning:
     """What comes after the probe."""
 
-    def __init__(self, run: Run, probe: Trained, model: VGG, shelf: Shelf) -> None:
+    def __init__(self, run: Run, probe: Trained, model: VGG, shelf: Shelf, camera: Camera) -> None:
         self.run, self.probe, self.model, self.shelf = run, probe, model, shelf
+        self.camera = camera
         self.index, self.parts = probe.index, probe.split
         self.config = probe.network.config
         self.cfg = self.config.pretrained_cfg
@@ -186,6 +191,7 @@ class _Tuning:
         def on_epoch(epoch: Epoch, state: Any) -> None:
             run.save_state(lambda: {**content, "fit": state()})
             run.event("epoch", **asdict(epoch))
+            self.camera.shoot(epoch, state)
 
         try:
             return fit(
@@ -293,7 +299,7 @@ class _Tuning:
         """How many there is time for, after `before` seconds of other work, and until when."""
         held_out = len(self.parts.held_out)
         after = copies_of(held_out) * self._reading + EVALUATION_COST * each * held_out
-        left = self.run.left - after - RESERVE * (self.run.seconds or 0)
+        left = self.run.left - after - (RESERVE + ENDING) * (self.run.seconds or 0)
         epoch = each * (len(self.parts.train) + EVALUATION_COST * held_out)
         epochs = max(0.0, SAFETY * (left - before) / epoch)
         return distributed.from_first(lambda: epochs), time.monotonic() + left

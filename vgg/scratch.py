@@ -12,6 +12,7 @@ import torch
 from vgg import distributed
 from vgg.data import FolderIndex, Split, split
 from vgg.evaluation import fit_temperature, sharpened
+from vgg.film import ENDING, Camera
 from vgg.fitting import fit, seconds_per_picture
 from vgg.gather import content_key, identify, read_pixels
 from vgg.images import ImageError, probe_size
@@ -64,10 +65,12 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
     shown, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
     shown = distributed.from_first(lambda: shown)
     content = {"key": key, "config": json.dumps(config.to_json())}
+    camera = Camera(run, index, parts, config, after=saved["fit"]["epoch"] if saved else 0)
 
     def on_epoch(epoch: Epoch, state: Any) -> None:
         run.save_state(lambda: {**content, "fit": state()})
         run.event("epoch", **asdict(epoch))
+        camera.shoot(epoch, state)
 
     fitted = fit(
         network,
@@ -232,7 +235,7 @@ def _plan(
     if run.options.epochs:
         return run.options.epochs * len(train), None
     each = seconds_per_picture(network, recipe, run.dtype)
-    reserve += EVALUATION_COST * each * len(held_out) + 0.02 * (run.seconds or 0)
+    reserve += EVALUATION_COST * each * len(held_out) + (0.02 + ENDING) * (run.seconds or 0)
     left = max(0.0, run.left - reserve)
     epoch = each * (len(train) + EVALUATION_COST * len(held_out))
     epochs = SAFETY * left / epoch

@@ -37,14 +37,13 @@ def check(store: Store, predictor: "Predictor", found: "Explanation") -> "Truth 
 def show(image: Image.Image, explained: "Explanation") -> str:
     """Picture and map as HTML; the opacity is the browser's work."""
     from vgg.explanation import shown_size
-    from vgg.overlay import colours, legend, on_picture
+    from vgg.overlay import colours, on_picture
 
     title = f"What speaks for <b>{escape(explained.name)}</b>"
     if explained.problem:
         return f"<p class='quiet'>{title}: {escape(explained.problem)}</p>"
     size = shown_size(image)
     heat = on_picture(explained.heat, explained.place, size)
-    stops = ", ".join(f"{colour} {100 * at:.0f}%" for at, colour in legend())
     alt = f"heat map for {explained.name}"
     return (
         f"<figure class='heat'><figcaption>{title}</figcaption>"
@@ -53,8 +52,18 @@ def show(image: Image.Image, explained: "Explanation") -> str:
         f"<img class='heat-plain' alt='the picture alone' src='{data_url(image, size)}'></div>"
         f"<div class='heat-tools'><label>Opacity <input type='range' name='opacity' min='0' "
         f"max='100' value='55'></label><label><input type='checkbox' name='beside'> "
-        f"Side by side</label><span class='heat-legend'>little <i style='background:"
-        f"linear-gradient(90deg, {stops})'></i> much</span></div></figure>"
+        f"Side by side</label>{legend_line()}</div></figure>"
+    )
+
+
+def legend_line() -> str:
+    """What the colours mean, as HTML."""
+    from vgg.overlay import legend
+
+    stops = ", ".join(f"{colour} {100 * at:.0f}%" for at, colour in legend())
+    return (
+        f"<span class='heat-legend'>little <i style='background:linear-gradient(90deg, {stops})'>"
+        "</i> much</span>"
     )
 
 
@@ -65,6 +74,8 @@ def show_truth(truth: "Truth | None") -> str:
     verdict = "the map points at what counts"
     if truth.score < 0.05:
         verdict = "this map says little: other places matter as much"
+    if truth.score < -0.05:
+        verdict = "this map misleads: what it marks speaks against the class"
     return f"<p class='truth'>Check: {escape(truth.sentence)}. So {verdict}.</p>"
 
 

@@ -1,23 +1,32 @@
 """The Inside tab: the network as a row of stages; what each sees in the current picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from PIL import Image
 
 from vgg.anatomy import Stage, stages_of
 from vgg.options import DEPTHS, ModelConfig, architecture_name, count_parameters, describe_count
+from vgg.ui import film
 from vgg.ui.heatmap import data_url, explain
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
 from vgg.ui.store import Store
+
+if TYPE_CHECKING:
+    from vgg.predictor import Predictor
 
 MAPS = 16  # feature maps of a layer
 MAP_SIDE = 112  # pixels of one map on the page
 FILTER_SIDE = 44
 RACE_SIDE = 128
 
+ABOUT = (
+    "A picture goes from left to right: each stage sees less detail and more meaning. The numbers "
+    "are height x width x channels; a channel is what one filter answers, place by place. Choose a "
+    "stage."
+)
 GLOSSES = {
     "convolution": "slides 3 x 3 weights over the picture: one new channel for each filter",
     "batch norm": "keeps each channel's numbers at the same mean and spread",
@@ -28,6 +37,7 @@ GLOSSES = {
     "fully connected": "every number in, times a weight, into every number out",
     "dropout": "during training, sets half of the numbers to 0",
 }
+CLASSES = "class: one of the things it can answer; the one with the largest number is the answer"
 
 
 def row_of_stages(config: ModelConfig, chosen: int | None = None) -> str:
@@ -44,13 +54,17 @@ def row_of_stages(config: ModelConfig, chosen: int | None = None) -> str:
 
 
 def _block(number: int, stage: Stage, chosen: bool) -> str:
-    shape = " x ".join(map(str, stage.shape))
+    shapes = dict.fromkeys(_shape(shape) for shape in (stage.layers[0].shape, stage.shape))
     state = " aria-pressed='true'" if chosen else ""
     return (
         f"<li><button type='button' data-stage='{number}'{state}><b>{escape(stage.name)}</b>"
-        f"<span>{shape}</span><small>{describe_count(stage.parameters)} weights</small>"
-        "</button></li>"
+        f"<span>{' →<br>'.join(shapes)}</span>"
+        f"<small>{describe_count(stage.parameters)} weights</small></button></li>"
     )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def layer_table(config: ModelConfig, number: int) -> str:
@@ -58,11 +72,12 @@ def layer_table(config: ModelConfig, number: int) -> str:
     stage = stages_of(config)[number]
     rows = "".join(
         f"<tr><td title='{escape(_gloss(layer.name))}'>{escape(layer.name)}</td>"
-        f"<td>{' x '.join(map(str, layer.shape))}</td>"
+        f"<td>{_shape(layer.shape)}</td>"
         f"<td>{describe_count(layer.parameters) if layer.parameters else '–'}</td></tr>"
         for layer in stage.layers
     )
-    seen = dict.fromkeys(_gloss(layer.name) for layer in stage.layers)
+    seen = [*dict.fromkeys(_gloss(layer.name) for layer in stage.layers)]
+    seen += [CLASSES] if stage.name == "Classifier" else []
     glosses = "".join(f"<li>{escape(text)}</li>" for text in seen if text)
     return (
         f"<h3>{escape(stage.name)}</h3><div class='confusion-box'><table class='per-class'>"
@@ -77,66 +92,99 @@ def _gloss(name: str) -> str:
 
 
 def maps_of_stage(store: Store, image: Image.Image | None, number: int, *inputs: Any) -> str:
-    """The strongest feature maps of a stage's last ReLU on the current picture, as HTML."""
+    """The strongest feature maps of a stage's last ReLU on the current picture, as HTML; with the
+    first stage its filters, too."""
     config = store.config(choice_from_inputs(*inputs))
     if number >= 5:
         return ""
     if not config.trained:
         return _quiet("This network has not been trained: its feature maps would show chance.")
-    if image is None:
-        return _quiet("Add a picture in the Predict tab to see its feature maps here.")
-    from vgg.gradcam import feature_maps, first_filters
-    from vgg.transforms import normalise
-
     predictor = store.predictor(store.name(choice_from_inputs(*inputs)))
-    pixels = predictor.prepare([image])
-    x = normalise(pixels, config.pretrained_cfg)
+    if image is None:
+        text = _quiet("Add a picture in the Predict tab to see its feature maps here.")
+    else:
+        text = _strongest(store, predictor, image, number)
+    return text + (_filters(predictor) if number == 0 else "")
+
+
+def _strongest(store: Store, predictor: "Predictor", image: Image.Image, number: int) -> str:
+    from vgg.gradcam import feature_maps
+    from vgg.transforms import fit, normalise
+
+    cfg = predictor.config.pretrained_cfg
+    x = normalise(predictor.prepare([image]), cfg)
     with store.device_lock:
         found = feature_maps(predictor.model, x, predictor.model.stage_ends[number], count=MAPS)
-    cards = "".join(
-        f"<figure>{_picture(_map_picture(heat), MAP_SIDE, f'channel {channel}')}"
-        f"<figcaption>{channel}</figcaption></figure>"
-        for channel, heat in zip(found.channels, found.maps, strict=True)
+    cards = [_card(fit(image, cfg), "your picture")]
+    for channel, heat in zip(found.channels, found.maps, strict=True):
+        cards.append(_card(_map_picture(heat), f"channel {channel}"))
+    return (
+        f"<h3>The {len(found.channels)} strongest channels on this picture</h3>"
+        f"<p class='quiet'>What stage {number + 1} gives after its last ReLU. Yellow is where a "
+        "channel answers most, each on a scale of its own; dark violet is where it does not "
+        f"answer.</p><div class='cards maps'>{''.join(cards)}</div>"
     )
-    text = (
-        f"<h3>Strongest {len(found.channels)} channels on this picture</h3><p class='quiet'>Each "
-        f"is one channel of stage {number + 1} after its last ReLU; bright where it answers.</p>"
-        f"<div class='cards maps'>{cards}</div>"
-    )
-    if number == 0:
-        filters = "".join(
-            _picture(picture, FILTER_SIDE, f"filter {index}")
-            for index, picture in enumerate(first_filters(predictor.model))
-        )
-        text += (
-            "<h3>Filters of the first convolution</h3><p class='quiet'>Its 3 x 3 weights for red, "
-            f"green and blue; grey is 0.</p><div class='filters'>{filters}</div>"
-        )
-    return text
 
 
-def race(store: Store, image: Image.Image | None) -> str:
-    """The same picture through every ImageNet depth whose weights are on this machine."""
+def _card(picture: Image.Image, caption: str) -> str:
+    return (
+        f"<figure>{_picture(picture, MAP_SIDE, caption)}<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _filters(predictor: "Predictor") -> str:
+    from vgg.gradcam import first_filters
+
+    filters = "".join(
+        _picture(picture, FILTER_SIDE, f"filter {index}")
+        for index, picture in enumerate(first_filters(predictor.model))
+    )
+    return (
+        "<h3>Filters of the first convolution</h3><p class='quiet'>The 3 x 3 weights of each for "
+        f"red, green and blue, as colours; grey is 0.</p><div class='filters'>{filters}</div>"
+    )
+
+
+def race(store: Store, image: Image.Image | None) -> Iterator[str]:
+    """The same picture through every ImageNet depth whose weights are on this machine: the table so
+    far, again after each."""
     if image is None:
-        return _quiet("Add a picture in the Predict tab first.")
-    rows = []
-    for depth in DEPTHS:
-        for batch_norm in (False, True):
-            name = architecture_name(depth, batch_norm)
-            if store.is_here(name):
-                rows.append(_race_row(store, name, image))
-    if not rows:
-        return _quiet(
+        yield _quiet("Add a picture in the Predict tab first.")
+        return
+    networks = [architecture_name(depth, norm) for depth in DEPTHS for norm in (False, True)]
+    networks = [name for name in networks if store.is_here(name)]
+    if not networks:
+        yield _quiet(
             "No ImageNet weights are on this machine. Choose ImageNet in the sidebar to download "
             "one, or put files such as vgg16.safetensors into weights/."
         )
+        return
+    rows = ""
+    for number, name in enumerate(networks, start=1):
+        yield _race_table(rows) + _quiet(f"{name} is at the start: {number} of {len(networks)} …")
+        rows += _race_row(store, name, image)
+    more = "Others join once their weights are here." if len(networks) < 2 * len(DEPTHS) else ""
+    yield _race_table(rows) + (_quiet(more) if more else "")
+
+
+def _race_table(rows: str) -> str:
+    if not rows:
+        return ""
     head = "".join(
-        f"<th>{name}</th>"
-        for name in ("Network", "Top answer", "Probability", "Heat map", "Time", "Weights", "MB")
+        f"<th title='{escape(gloss)}'>{name}</th>"
+        for name, gloss in (
+            ("Network", "its depth: how many layers have weights; bn: with batch norm"),
+            ("Top answer", "the most likely class"),
+            ("Probability", "how likely the network finds it"),
+            ("Heat map", "what speaks for the top answer"),
+            ("Time", "one picture, its preparation included"),
+            ("Weights", "numbers that training has set"),
+            ("MB", "in memory, four bytes a weight"),
+        )
     )
     return (
         f"<div class='confusion-box'><table class='per-class race'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -144,9 +192,10 @@ def _race_row(store: Store, name: str, image: Image.Image) -> str:
     from vgg.explanation import overlaid
 
     predictor = store.predictor(name)
-    with store.device_lock:
-        prediction = predictor.predict([image], top_k=1)[0]
-        run = predictor.last_run
+    for _ in range(2):  # the first time is slower
+        with store.device_lock:
+            prediction = predictor.predict([image], top_k=1)[0]
+            run = predictor.last_run
     explained = explain(store, predictor, image)
     count = count_parameters(predictor.config)
     heat = "–" if explained.problem else _picture(overlaid(image, explained), RACE_SIDE, "heat map")
@@ -186,8 +235,7 @@ def build(
     """Lay the tab out and wire it. `picture_of(*current)` is the picture of the Predict tab."""
     quiet: dict[str, Any] = {"api_visibility": "private"}
     start = row_of_stages(store.config(store.choice_of(store.first_name)), 0)
-    gr.HTML("<p class='quiet'>A picture goes from left to right: each stage sees less detail and "
-            "more meaning. Choose a stage.</p>")  # fmt: skip
+    gr.HTML(_quiet(ABOUT))
     blocks = gr.HTML(start, js_on_load=_STAGE_CLICK, elem_id="blocks")
     stage = gr.Number(0, visible=False)
     with gr.Row(equal_height=False):
@@ -195,6 +243,7 @@ def build(
             layers = gr.HTML("", elem_id="layers")
         with gr.Column(scale=1, min_width=300):
             maps = gr.HTML("", elem_id="feature-maps")
+    film.build(store, sidebar)
     with gr.Accordion("Depth race: the same picture through several depths", open=False):
         start_race = gr.Button("Start the race", elem_id="race")
         race_table = gr.HTML("", elem_id="race-table")
@@ -215,11 +264,11 @@ def build(
     def open_stage(event: gr.EventData) -> int:
         return min(5, max(0, int(event.stage)))
 
-    def run_race(*shown: Any) -> str:
+    def run_race(*shown: Any) -> Iterator[str]:
         try:
-            return race(store, picture_of(*shown))
+            yield from race(store, picture_of(*shown))
         except ValueError as error:
-            return _quiet(str(error))
+            yield _quiet(str(error))
 
     inputs = [stage, *sidebar.choice, *current]
     shown = [blocks, layers, maps]
