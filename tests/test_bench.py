@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from vgg import bench, measuring, page_speed
-from vgg.bench import Rival, compare_answers, example_pictures, our_model, run_bench
+from vgg.bench import (
+    Rival,
+    compare_answers,
+    example_pictures,
+    hooked_map,
+    our_model,
+    run_bench,
+)
+from vgg.gradcam import heat_maps
 from vgg.measuring import BenchReport, Machine, Plan, Row, in_turn, make_row, timed
 from vgg.predictor import Predictor
 
@@ -194,6 +202,16 @@ def test_a_network_that_answers_otherwise_is_told(rival: Rival) -> None:
     model.classifier[-1] = turned
     answers = compare_answers(Predictor(model, "cpu", "fp32"), rival, example_pictures(2))
     assert answers.startswith("same top-1 in 0 of 2")
+
+
+def test_a_hook_on_torchvisions_network_gives_the_map_that_ours_gives(rival: Rival) -> None:
+    predictor = Predictor(our_model(rival, "fc"), "cpu", "fp32")
+    for number, picture in enumerate(example_pictures(2)):
+        mine = heat_maps(predictor, predictor.prepare([picture]), 7 * number)[0]
+        other = hooked_map(rival, picture, 7 * number)
+        assert mine.shape == other.shape == (224, 224)
+        assert torch.corrcoef(torch.stack([mine.flatten(), other.flatten()]))[0, 1] > 0.99
+    assert not any(layer._forward_hooks for layer in rival.model.modules())
 
 
 def test_other_heads_read_the_same_trunk(rival: Rival) -> None:

@@ -108,7 +108,7 @@ def test_a_stage_shows_its_layers_and_its_strongest_channels_on_the_picture(page
     open_inside(page)
     expect(page.locator("#blocks")).to_contain_text("64 x 64 x 16 →")
     maps = page.locator("#feature-maps .maps img")
-    expect(maps).to_have_count(17)  # the picture itself comes first
+    expect(maps).to_have_count(16)  # the picture itself comes first
     expect(page.locator("#feature-maps .filters img")).to_have_count(16)
     before = sources(maps)
     page.locator("#blocks button", has_text="Stage 3").click()

@@ -11,7 +11,7 @@ from vgg.images import read_image
 from vgg.options import TrainOptions
 from vgg.shapes import draw_folder
 from vgg.training import train
-from vgg.ui import evaluate, inside, pictures, plots
+from vgg.ui import evaluate, film, inside, pictures, plots
 from vgg.ui import train as train_tab
 from vgg.ui.store import IMAGENET, NEW, Settings, Store
 from vgg.weights import STARTER
@@ -206,7 +206,43 @@ def test_an_untrained_network_shows_no_maps() -> None:
 def test_the_race_says_where_weights_come_from(tmp_path: Path) -> None:
     store = Store(Settings(weights_dir=tmp_path))
     picture = read_image(_a_picture(tmp_path))
-    assert "No ImageNet weights are on this machine" in inside.race(store, picture)
+    assert "No ImageNet weights are on this machine" in next(inside.race(store, picture))
+
+
+def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vgg.film.SHARE", 1000.0)  # so short a training has no time for a film
+    pictures_of = shutil.copytree(drawn, tmp_path / "shapes")
+    (pictures_of / "star").rename(pictures_of / "<b>star")
+    home = tmp_path / "weights"
+    options = TrainOptions(mode="scratch", width=0.05, epochs=2, image_size=32, device="cpu")
+    train(pictures_of, out=home / "mine", options=options)
+    store, inputs = (
+        Store(Settings(weights_dir=home, public=True)),
+        ("mine", 11, True, 8, 0.05, "gap"),
+    )
+    text, slider, play = film.open_film(store, *inputs)
+    assert "<b>After epoch 1</b> of 2" in text
+    assert text.count("<img") == 8
+    assert "&lt;b&gt;star" in text
+    assert "<b>star" not in text
+    assert str(tmp_path) not in text
+    assert (slider.maximum, slider.visible, play.visible) == (2, True, True)
+    (home / "mine" / "film" / "frame-00001.png").write_bytes(b"no picture")
+    text, slider, _ = film.open_film(store, *inputs)
+    assert "frame-00001.png" in text
+    assert str(tmp_path) not in text
+    assert slider.visible is False
+
+
+def test_a_model_without_a_film_says_which_trainings_make_one(trained: Store) -> None:
+    for inputs in (STARTER_INPUTS, NEW_INPUTS):
+        text, slider, _ = film.open_film(trained, *inputs)
+        assert "This model has no film" in text
+        assert slider.visible is False
+    text, *_ = film.open_film(trained, "../mine", 11, True, 8, 0.05, "gap")
+    assert "no model" in text
 
 
 def _a_picture(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import cycle, islice
 from random import Random
 from statistics import median
@@ -16,9 +17,11 @@ from statistics import median
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vgg.command_speed import bulk_rows, memory_rows
 from vgg.device import choose_device
+from vgg.gradcam import heat_maps
 from vgg.measuring import BenchReport, Plan, Row, describe_machine, in_turn, make_row, timed
 from vgg.model import VGG
 from vgg.options import HEADS, architecture_name, count_macs, depth_and_norm
@@ -193,6 +196,69 @@ def compare_answers(predictor: Predictor, rival: Rival, pictures: list[Image.Ima
     return f"same top-1 in {same} of {len(pictures)}, probabilities within {apart:.0e}"
 
 
+# --- Explanation: a heat map of one class ---------------------------------------------------------
+
+
+def explanation_rows(plan: Plan) -> Iterator[Row]:
+    """One heat map, from the opened picture on, against a prediction and against the same map made
+    by hooks on torchvision's network and, where it is installed, by the grad-cam package."""
+    architecture = "vgg11_bn" if plan.quick else "vgg16"
+    rival = torchvision_rival(architecture, plan.device)
+    predictor = Predictor(our_model(rival, "fc"), str(plan.device), plan.machine.precision)
+    picture = example_pictures(1)[0]
+    index = rival.predict([picture])[0][0]
+
+    def ours() -> Tensor:
+        return heat_maps(predictor, predictor.prepare([picture]), index)[0]
+
+    others: dict[str, Callable[[], Tensor]] = {
+        "hooks on torchvision, fp32": lambda: hooked_map(rival, picture, index)
+    }
+    if find_spec("pytorch_grad_cam"):
+        others["grad-cam package, fp32"] = lambda: package_map(rival, picture, index)
+    name = f"heat map {architecture} fc"
+    values = in_turn(
+        timed(ours), timed(lambda: predictor.predict(picture, TOP_K)), seconds=plan.row_seconds
+    )
+    yield make_row(name, plan.machine.precision, "our own prediction", values)
+    for other, work in others.items():
+        alike = torch.corrcoef(torch.stack([ours().flatten(), work().flatten()]))[0, 1].item()
+        values = in_turn(timed(ours), timed(work), seconds=plan.row_seconds)
+        notes = [f"correlation of the maps {alike:.3f}"]
+        yield make_row(name, plan.machine.precision, other, values, notes=notes)
+
+
+def hooked_map(rival: Rival, picture: Image.Image, index: int) -> Tensor:
+    """Grad-CAM of the last ReLU by a hook, at the size of the input: (224, 224), on the CPU."""
+    kept: list[Tensor] = []
+    layer = [layer for layer in rival.model.features if isinstance(layer, nn.ReLU)][-1]
+    hook = layer.register_forward_hook(lambda *seen: kept.append(seen[2].requires_grad_()))
+    try:
+        x = rival.preprocess(picture)[None].to(rival.device)
+        logit = rival.model(x)[0, index]
+    finally:
+        hook.remove()
+    (slopes,) = torch.autograd.grad(logit, kept)
+    summed = (slopes.mean((2, 3), keepdim=True) * kept[0].detach()).sum(1, keepdim=True)
+    heat = F.interpolate(F.relu(summed), x.shape[2:], mode="bilinear")[0, 0]
+    return (heat / heat.max()).cpu()
+
+
+def package_map(rival: Rival, picture: Image.Image, index: int) -> Tensor:
+    """The same by the grad-cam package (https://github.com/jacobgil/pytorch-grad-cam)."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    layer = [layer for layer in rival.model.features if isinstance(layer, nn.ReLU)][-1]
+    rival.model.requires_grad_(True)  # its hooks need it
+    try:
+        with GradCAM(rival.model, [layer]) as cam:
+            x = rival.preprocess(picture)[None].to(rival.device)
+            return torch.from_numpy(cam(x, [ClassifierOutputTarget(index)])[0])
+    finally:
+        rival.model.requires_grad_(False)
+
+
 def example_pictures(count: int) -> list[Image.Image]:
     """Drawn pictures of a common photograph's size, 500 x 375."""
     rng = Random(0)
@@ -210,6 +276,7 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "engines": engine_rows,
     "bulk": bulk_rows,
     "memory": memory_rows,
+    "explain": explanation_rows,
     "steps": step_rows,
     "probe": probe_rows,
 }

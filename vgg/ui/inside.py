@@ -17,7 +17,7 @@ from vgg.ui.store import Store
 if TYPE_CHECKING:
     from vgg.predictor import Predictor
 
-MAPS = 16  # feature maps of a layer
+MAPS = 15  # feature maps of a stage; with the picture itself they fill four rows
 MAP_SIDE = 112  # pixels of one map on the page
 FILTER_SIDE = 44
 RACE_SIDE = 128
@@ -55,10 +55,11 @@ def row_of_stages(config: ModelConfig, chosen: int | None = None) -> str:
 
 def _block(number: int, stage: Stage, chosen: bool) -> str:
     shapes = dict.fromkeys(_shape(shape) for shape in (stage.layers[0].shape, stage.shape))
+    arrow = " →<br>" if len(stage.shape) > 1 else " → "
     state = " aria-pressed='true'" if chosen else ""
     return (
         f"<li><button type='button' data-stage='{number}'{state}><b>{escape(stage.name)}</b>"
-        f"<span>{' →<br>'.join(shapes)}</span>"
+        f"<span>{arrow.join(shapes)}</span>"
         f"<small>{describe_count(stage.parameters)} weights</small></button></li>"
     )
 
