@@ -26,7 +26,7 @@ pytestmark = pytest.mark.browser
 def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page with a model that has a film, one that has none, and small stand-ins for two of the
     ImageNet models."""
-    import vgg.film
+    import vgg.camera
     from vgg.checkpoint import save_checkpoint
     from vgg.model import VGG
     from vgg.options import Preprocessing
@@ -42,7 +42,7 @@ def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         save_checkpoint(model, weights / name)
     draw_folder(pictures / "shapes", count=6, size=48)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(vgg.film, "SHARE", 1000.0)  # so short a training has no time for a film
+        patched.setattr(vgg.camera, "SHARE", 1000.0)  # so short a training has no time for a film
         train(
             pictures / "shapes",
             out=weights / "learned",

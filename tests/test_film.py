@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import vgg.film
+import vgg.camera
+from vgg.camera import probes
 from vgg.checkpoint import save_checkpoint
 from vgg.data import scan_folder, split
-from vgg.film import FOLDER, MAP_SIDE, Film, probes, read_film
+from vgg.film import FOLDER, MAP_SIDE, Film, read_film
 from vgg.model import VGG
 from vgg.options import Preprocessing
 from vgg.shapes import SHAPES, draw_folder
@@ -35,7 +36,7 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if trainings were long: these are over before a film fits into a part of their time."""
-    monkeypatch.setattr(vgg.film, "SHARE", 1000.0)
+    monkeypatch.setattr(vgg.camera, "SHARE", 1000.0)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_the_weights_are_the_same_bit_for_bit_with_and_without_a_film(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, share in (("with", 1000.0), ("without", 0.0)):
-        monkeypatch.setattr(vgg.film, "SHARE", share)
+        monkeypatch.setattr(vgg.camera, "SHARE", share)
         train(drawn, out=tmp_path / name, epochs=3, head="fc", **TINY)
     assert film_in(tmp_path / "with").frames
     assert not (tmp_path / "without" / FOLDER).exists()
@@ -138,7 +139,7 @@ def test_a_tuned_network_has_a_film_and_the_weights_that_it_has_without(
     for name in SHAPES[3:]:
         shutil.rmtree(folder / name)
     for name, share in (("with", 1000.0), ("without", 0.0)):
-        monkeypatch.setattr(vgg.film, "SHARE", share)
+        monkeypatch.setattr(vgg.camera, "SHARE", share)
         out = tmp_path / name
         result = train(folder, out=out, mode="finetune", model=str(trunk), epochs=TUNED)
         assert result.mode == "finetune", "without this, there is nothing to look at"
@@ -166,10 +167,10 @@ def test_where_the_last_layer_alone_is_kept_no_film_of_the_other_network_stays(
 
 KILLED = """
 import os, signal, sys
-import vgg.film
+import vgg.camera
 from vgg.training import train
 
-vgg.film.SHARE = 1000.0
+vgg.camera.SHARE = 1000.0
 
 def on_event(event):
     if event["kind"] == "epoch" and event["number"] == 3:

@@ -212,7 +212,7 @@ def test_the_race_says_where_weights_come_from(tmp_path: Path) -> None:
 def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vgg.film.SHARE", 1000.0)  # so short a training has no time for a film
+    monkeypatch.setattr("vgg.camera.SHARE", 1000.0)  # so short a training has no time for a film
     pictures_of = shutil.copytree(drawn, tmp_path / "shapes")
     (pictures_of / "star").rename(pictures_of / "<b>star")
     home = tmp_path / "weights"

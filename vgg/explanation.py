@@ -54,14 +54,12 @@ def explain(
     )
 
 
-def check(predictor: Predictor, found: Explanation, *, trials: int = 5) -> Truth | None:
+def check(predictor: Predictor, found: Explanation) -> Truth | None:
     """How far the class's probability falls when the marked area is hidden; None without a map."""
     if found.problem:
         return None
     try:
-        return truth_score(
-            predictor, found.pixels, found.heat, found.index, area=found.place, trials=trials
-        )
+        return truth_score(predictor, found.pixels, found.heat, found.index, area=found.place)
     except ValueError:  # all heat lies beside the picture
         return None
 

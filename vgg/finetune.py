@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from vgg import distributed
+from vgg.camera import ENDING, Camera
 from vgg.data import FolderIndex
 from vgg.evaluation import fit_temperature, sharpened
 from vgg.features import Trunk
-from vgg.film import ENDING, Camera
 from vgg.fitting import eval_batch, fit, seconds_per_picture
 from vgg.model import VGG
 from vgg.options import TRAINED_HEAD, count_macs

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from vgg import distributed
+from vgg.camera import ENDING, Camera
 from vgg.data import FolderIndex, Split, split
 from vgg.evaluation import fit_temperature, sharpened
-from vgg.film import ENDING, Camera
 from vgg.fitting import fit, seconds_per_picture
 from vgg.gather import content_key, identify, read_pixels
 from vgg.images import ImageError, probe_size
