@@ -189,9 +189,9 @@ class _Tuning:
         content |= {"frozen": plan.frozen, "augment": plan.augment, "most": plan.most}
 
         def on_epoch(epoch: Epoch, state: Any) -> None:
+            self.camera.shoot(epoch, state)  # first: after a break no frame is missing
             run.save_state(lambda: {**content, "fit": state()})
             run.event("epoch", **asdict(epoch))
-            self.camera.shoot(epoch, state)
 
         try:
             return fit(

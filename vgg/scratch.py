@@ -68,9 +68,9 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
     camera = Camera(run, index, parts, config, after=saved["fit"]["epoch"] if saved else 0)
 
     def on_epoch(epoch: Epoch, state: Any) -> None:
+        camera.shoot(epoch, state)  # first: after a break no frame is missing
         run.save_state(lambda: {**content, "fit": state()})
         run.event("epoch", **asdict(epoch))
-        camera.shoot(epoch, state)
 
     fitted = fit(
         network,
