@@ -24,8 +24,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The page with a model that has a film, one that has none, and small stand-ins for two of the
-    ImageNet models."""
+    """The page with a model that has a film, and small stand-ins for two of the ImageNet models."""
     import vgg.camera
     from vgg.checkpoint import save_checkpoint
     from vgg.model import VGG
@@ -40,7 +39,7 @@ def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         names, cfg = imagenet_classes(), Preprocessing(input_size=(3, 32, 32))
         model.config = replace(model.config, label_names=names, pretrained_cfg=cfg, trained=True)
         save_checkpoint(model, weights / name)
-    draw_folder(pictures / "shapes", count=6, size=48)
+    draw_folder(pictures / "shapes", count=4, size=48)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(vgg.camera, "SHARE", 1000.0)  # so short a training has no time for a film
         train(
@@ -51,7 +50,6 @@ def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             image_size=48,
             epochs=3,
         )
-    train(pictures / "shapes", out=weights / "plain", mode="probe", model="starter", epochs=1)
     with serving(tmp_path_factory.mktemp("server"), "--weights-dir", weights) as running:
         yield running
 
@@ -155,7 +153,6 @@ def test_the_film_plays_to_its_end(page: Page) -> None:
 
 
 def test_a_model_without_a_film_says_which_trainings_make_one(page: Page) -> None:
-    choose_model(page, "plain")
     open_inside(page)
     page.get_by_role("button", name=re.compile("Film")).click()
     expect(page.locator("#film")).to_contain_text("This model has no film")
