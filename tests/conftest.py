@@ -45,7 +45,7 @@ def _same_random_numbers() -> None:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the eight pictures that the page offers as examples: `star.png`, …"""
-    from vgg.ui.predict import draw_examples
+    from vgg.ui.gallery import draw_examples
 
     folder = tmp_path_factory.mktemp("shapes")
     draw_examples(folder)
