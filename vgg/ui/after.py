@@ -28,10 +28,10 @@ class After:
 def lay_out() -> After:
     """The buttons; they show where there is a model."""
     with gr.Row(visible=False, elem_id="after") as row:
-        use = gr.Button("Use it", variant="primary", size="md", min_width=96, elem_id="use-it")
-        mistakes = gr.Button("See its mistakes", size="md", min_width=96, elem_id="see-mistakes")
-        why = gr.Button("See why", size="md", min_width=96, elem_id="see-why")
-        take = gr.Button("Take it away", size="md", min_width=96, elem_id="take-away")
+        use = gr.Button("Use it", variant="primary", size="md", min_width=120, elem_id="use-it")
+        mistakes = gr.Button("See its mistakes", size="md", min_width=120, elem_id="see-mistakes")
+        why = gr.Button("See why", size="md", min_width=120, elem_id="see-why")
+        take = gr.Button("Take it away", size="md", min_width=120, elem_id="take-away")
     return After(row, use, mistakes, why, take)
 
 

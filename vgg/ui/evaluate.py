@@ -135,7 +135,7 @@ def build(store: Store, sidebar: Sidebar) -> None:
         zip_file = gr.File(
             label="A zip with one folder a class",
             file_types=[".zip"],
-            height=120,
+            height=140,
             elem_id="evaluate-zip",
         )
         folder = gr.Textbox(

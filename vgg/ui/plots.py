@@ -6,7 +6,7 @@ from html import escape
 
 # Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
-WIDTH, HEIGHT = 560, 200
+WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 28
 SHARES_UP_TO = 12  # classes; with more, a cell has room for its count alone
 BINS = 10  # of the answers' probabilities

@@ -92,7 +92,7 @@ def build(
                         height=140,
                         elem_id="train-zip",
                     )
-                with gr.Tab("Class by class"):
+                with gr.Tab("By class"):
                     boxes = _class_boxes()
                     use_boxes = gr.Button("Use these classes", elem_id="train-boxes")
                 with gr.Tab("Folder", visible=not store.settings.public):
