@@ -29,7 +29,8 @@ from vgg.ui.watch import NO_JOB, curve, line, others, status
 
 BOXES = 10  # classes that can be filled one by one
 OPEN_BOXES = 2
-REMEMBERED = 10  # trainings that a browser finds again
+REMEMBERED = 20  # trainings that a browser finds again
+LISTED = 6  # of them at once
 STEPS = ("1. Pictures", "2. How", "3. Watch")
 
 
@@ -188,7 +189,7 @@ def build(
         shown = found[0] if found else None
         return (
             status(jobs, shown) or NO_JOB,
-            others(jobs, [job for job in found[1:] if not job.is_over or not shown.is_over]),
+            others(jobs, found[1:LISTED]),
             curve(shown),
             stop_button(shown),
             gr.Row(visible=bool(shown and jobs.model(shown))),
