@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,10 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+DESKTOP = {"width": 1280, "height": 860}
+PATIENCE = 30_000  # milliseconds for one step in the browser; the first answer waits for torch
+# What Gradio says on every upload, and where a page is left in the middle of an event.
+NOT_OURS = ("Method not implemented.", "AbortError: signal is aborted", "Connection errored out.")
 KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL")  # where the tests marked `real` find their files
 
 
@@ -45,7 +55,7 @@ def _same_random_numbers() -> None:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the eight pictures that the page offers as examples: `star.png`, …"""
-    from vgg.ui.predict import draw_examples
+    from vgg.ui.gallery import draw_examples
 
     folder = tmp_path_factory.mktemp("shapes")
     draw_examples(folder)
@@ -124,3 +134,51 @@ def server(tmp_path_factory: pytest.TempPathFactory, own_models: Path) -> Iterat
     """The page as a newcomer starts it, with two models of their own."""
     with serving(tmp_path_factory.mktemp("server"), "--weights-dir", own_models) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    assert program, "these tests need Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def context(browser: "Browser") -> "Iterator[BrowserContext]":
+    opened = browser.new_context(
+        viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write", "camera"]
+    )
+    opened.set_default_timeout(PATIENCE)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def blank(context: "BrowserContext") -> "Iterator[Page]":
+    """An empty page; the test fails where the browser's console has something to complain of."""
+    opened = context.new_page()
+    complaints: list[str] = []
+
+    def listen(message: "ConsoleMessage") -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(NOT_OURS):
+            complaints.append(message.text)
+
+    opened.on("console", listen)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    assert complaints == [], "\n".join(complaints)

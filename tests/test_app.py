@@ -24,7 +24,7 @@ from PIL import Image
 import app
 from vgg.cli import main as command_line
 from vgg.options import DEPTHS, IMAGENET_NAMES, count_parameters
-from vgg.ui import predict, sidebar
+from vgg.ui import gallery, notices, predict, sidebar
 from vgg.ui.app import device_line, launch_options
 from vgg.ui.store import (
     IMAGENET,
@@ -363,7 +363,7 @@ def test_a_change_of_a_finished_model_means_a_new_network(
     assert tuple(state.values())[1:6] == changed[1:]
     assert sidebar.UNTRAINED in state["facts"]
     assert sidebar.UNTRAINED in state["line"]
-    assert "has not been trained" in predict.obstacle(store, NEW, *changed[1:])
+    assert "has not been trained" in notices.obstacle(store, NEW, *changed[1:])
 
 
 def test_the_starters_own_values_leave_it_chosen(store: Store) -> None:
@@ -425,7 +425,7 @@ def test_markup_in_class_names_is_shown_and_not_run(store: Store, shapes: Path) 
     inputs = ("pets", 13, False, 3, 0.0625, "gap")
     text, *_ = predict.predict_pictures(store, [(str(shapes / "star.png"), None)], 3, *inputs)
     facts = sidebar.facts(store.config(store.choice_of("pets")))
-    for html in (text, facts, predict.empty_state(store, *inputs)):
+    for html in (text, facts, notices.empty_state(store, *inputs)):
         assert "<b>" not in html
         assert "&lt;b&gt;owl&lt;/b&gt;" in html
         assert "dog &amp; bone" in html
@@ -460,7 +460,7 @@ def test_a_network_that_can_not_be_is_said_in_its_place_and_the_page_goes_on(
     store: Store, inputs: tuple[Any, ...]
 ) -> None:
     assert "class='problem'" in after(store, sidebar.on_part, *inputs)["facts"]
-    assert "untrained" in predict.obstacle(store, *inputs)
+    assert "untrained" in notices.obstacle(store, *inputs)
     downloads = sidebar.Downloads(store)
     assert [text for text, _ in sidebar.fetch(store, downloads, *inputs)] == [""]
 
@@ -476,7 +476,7 @@ def test_weights_that_can_not_be_fetched_are_said_with_the_ways_on(store: Store)
     told = [text for text, _ in sidebar.fetch(store, sidebar.Downloads(store), *inputs)]
     assert "class='problem'" in told[-1]
     assert "Three ways on" in told[-1]
-    assert "are not here" in predict.obstacle(store, *inputs)
+    assert "are not here" in notices.obstacle(store, *inputs)
 
 
 # The store
@@ -624,7 +624,7 @@ def test_what_can_not_answer_shows_no_percentages(
     for text in (
         predict.predict_pictures(store, pictures(shapes / "star.png"), 5, *inputs)[0],
         predict.predict_drawing(store, drawing, 5, *inputs),
-        predict.empty_state(store, *inputs),
+        notices.empty_state(store, *inputs),
     ):
         assert said in text
         assert "%" not in text
@@ -639,11 +639,11 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
     (tmp_path / "bad.heic").write_bytes(b"nothing of the kind")
     given = pictures(shapes / "heart.png", tmp_path / "star.tiff", tmp_path / "bad.heic")
     with pytest.warns(UserWarning, match=r"bad\.heic"):
-        copies = updated(predict.shown_copies(given))["value"]
+        copies = updated(gallery.shown_copies(given))["value"]
     (heart, _), (copy, caption) = copies
     assert heart == given[0][0]
     assert caption == "star.tiff"
-    assert copy.endswith(predict.SHOWN_BY_BROWSERS)
+    assert copy.endswith(gallery.SHOWN_BY_BROWSERS)
     with Image.open(copy) as opened:
         assert opened.tobytes() == expected
     _, table, _ = predict.predict_pictures(store, copies, 5, *STARTER_INPUTS)
@@ -657,7 +657,7 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
         "data:image/png;base64,%%%",
         "data:text/html;base64,AAAA",
         "/etc/passwd",
-        "data:image/png;base64," + "A" * predict.MAX_DRAWING,
+        "data:image/png;base64," + "A" * gallery.MAX_DRAWING,
     ],
 )
 def test_a_drawing_that_is_none_is_refused(store: Store, drawing: str) -> None:
@@ -675,6 +675,6 @@ def test_the_invitation_says_what_the_model_knows(store: Store) -> None:
     starter = store.choice_of("starter")
     imagenet = imagenet_choice(starter)
     pets = store.choice_of("pets")
-    assert "draw a shape" in predict.invitation(starter, store.config(starter))
-    assert "1000 things" in predict.invitation(imagenet, store.config(imagenet))
-    assert "cat, dog & bone" in predict.invitation(pets, store.config(pets))
+    assert "draw a shape" in notices.invitation(starter, store.config(starter))
+    assert "1000 things" in notices.invitation(imagenet, store.config(imagenet))
+    assert "cat, dog & bone" in notices.invitation(pets, store.config(pets))

@@ -4,80 +4,19 @@ import csv
 import json
 import math
 import re
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server
+from conftest import PATIENCE, Server
 from PIL import Image
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Locator,
-    Page,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-DESKTOP = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
-PATIENCE = 30_000  # milliseconds; the first answer waits for torch
 expect.set_options(timeout=PATIENCE)
-# What Gradio itself says: on every upload, and on every event that has a gr.State among its inputs.
-NOT_OURS = ("Method not implemented.", "Too many arguments provided for the endpoint.")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    assert program, "these tests need Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--disable-background-networking",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-            ],
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    opened = browser.new_context(
-        viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write", "camera"]
-    )
-    opened.set_default_timeout(PATIENCE)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def blank(context: BrowserContext) -> Iterator[Page]:
-    """An empty page; the test fails where the browser's console has something to complain of."""
-    opened = context.new_page()
-    complaints: list[str] = []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and message.text not in NOT_OURS:
-            complaints.append(message.text)
-
-    opened.on("console", listen)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    yield opened
-    assert complaints == []
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Training jobs: one runs, others wait, each is found again by its id alone."""
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from vgg.shapes import draw_folder
 from vgg.ui import watch
 from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs, clean_name
 from vgg.ui.store import Settings, Store
+from vgg.ui.turns import Turns
 
 QUICK = TrainOptions(
     mode="scratch", depth=11, width=0.05, head="gap", epochs=1, image_size=32, device="cpu"
@@ -141,6 +144,71 @@ def test_on_a_public_page_only_the_jobs_id_leads_to_its_model(
     with pytest.raises(ValueError, match="no model"):
         store.spec_of("mine")
     assert store.label(job.id) == "mine"
+
+
+def test_ids_that_the_browser_kept_may_be_anything(jobs: Jobs, drawn: Path) -> None:
+    first = finished(jobs.submit(drawn, "first", QUICK, owned=False))
+    second = finished(jobs.submit(drawn, "second", QUICK, owned=False))
+    assert jobs.of([second.id, "x", None, {}, first.id, second.id]) == [second, first]
+    assert [jobs.of(ids) for ids in (None, "", first.id, {}, 3)] == [[]] * 5
+
+
+def test_a_deleted_model_is_no_longer_offered(jobs: Jobs, drawn: Path) -> None:
+    job = finished(jobs.submit(drawn, "mine", QUICK, owned=False))
+    assert jobs.model(job) == "mine"
+    shutil.rmtree(job.out)
+    assert jobs.model(job) == ""
+
+
+def test_a_running_job_says_how_far_how_fast_and_how_long(jobs: Jobs, drawn: Path) -> None:
+    job = Job(drawn, Path("photos"), replace(QUICK, epochs=None, budget_s=90), started=time.time())
+    job.state = RUNNING
+    assert "getting ready" in watch.status(jobs, job)
+    job.events.append({"kind": "download", "done": 264e6, "total": 528e6, "seconds_left": 70})
+    text = watch.status(jobs, job)
+    assert "264 of 528 MB" in text
+    assert "1 min 10 s left" in text
+    assert "0 s of at most 1 min 30 s" in text
+    job.events.append({"kind": "features", "done": 40, "total": 160, "seconds_left": 9.0})
+    assert "40 of 160 pictures went through the network" in watch.status(jobs, job)
+    epoch = {"number": 2, "epochs": 5, "held_out": 0.75, "loss": 1.0, "accuracy": 0.5}
+    job.events.append(
+        {"kind": "epoch", **epoch, "pictures_per_second": 123.4, "seconds_left": 20.0}
+    )
+    text = watch.status(jobs, job)
+    assert "75 %" in text
+    assert "epoch 2 of 5 · 123 pictures a second · 20 s left" in text
+    assert watch.line(jobs, job) == "photos: 75 % so far"
+
+
+def test_those_who_wait_for_the_device_are_served_in_order() -> None:
+    """A training that asks again at once lets a prediction wait for one batch, not for many."""
+    turns, batches, stop = Turns(), [0], threading.Event()
+
+    def training() -> None:
+        while not stop.is_set():
+            with turns:
+                time.sleep(0.01)
+                batches[0] += 1
+
+    thread = threading.Thread(target=training)
+    thread.start()
+    try:
+        waited = []
+        for _ in range(10):
+            before = batches[0]
+            with turns:
+                waited.append(batches[0] - before)
+            time.sleep(0.003)
+    finally:
+        stop.set()
+        thread.join()
+    assert max(waited) <= 2
+
+
+def test_on_a_processor_a_training_holds_no_lock_that_a_prediction_waits_for() -> None:
+    store = Store(Settings(device="cpu"))
+    assert store.training_lock() is not store.device_lock
 
 
 def test_names_become_folder_names() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from vgg.images import read_image
 from vgg.options import TrainOptions
 from vgg.shapes import draw_folder
 from vgg.training import train
-from vgg.ui import evaluate, film, inside, pictures, plots
-from vgg.ui import train as train_tab
+from vgg.ui import after, cells, evaluate, film, how, inside, pictures, plots
 from vgg.ui.store import IMAGENET, NEW, Settings, Store
 from vgg.weights import STARTER
 
@@ -99,7 +99,7 @@ def test_counts_hints_and_skipped_files_are_shown_and_names_escaped(
     assert found is not None
     text = pictures.describe(found)
     assert "40 pictures in 8 classes" in text
-    assert "1 files skipped" in text
+    assert "1 file skipped" in text
     assert "broken.png" in text
     assert "&lt;b&gt;star" in text
     assert "<b>star" not in text
@@ -111,26 +111,76 @@ def test_counts_hints_and_skipped_files_are_shown_and_names_escaped(
 def test_the_starter_left_alone_means_from_scratch_and_a_head_only_its_trunk() -> None:
     store = Store(OWNER)
     choice = store.choice_of(STARTER)
-    assert train_tab.start_from(store, choice, "auto")["mode"] == "scratch"
-    assert train_tab.start_from(store, choice, "probe") == {"mode": "probe", "model": "starter"}
+    assert how.start_from(store, choice, "auto")["mode"] == "scratch"
+    assert how.start_from(store, choice, "probe") == {"mode": "probe", "model": "starter"}
     imagenet = store.choice_of("vgg13_bn")
     assert imagenet.model == IMAGENET
-    assert train_tab.start_from(store, imagenet, "auto") == {"mode": "auto", "model": "vgg13_bn"}
+    assert how.start_from(store, imagenet, "auto") == {"mode": "auto", "model": "vgg13_bn"}
 
 
 def test_strangers_get_less_time(drawn: Path) -> None:
     store, stranger = Store(OWNER), Store(STRANGER)
     choice = store.choice_of(STARTER)
     long = ("Automatic", "10 min", None, None, None, True, 0)
-    assert train_tab.options_of(store, choice, *long).seconds == 600
+    assert how.options_of(store, choice, *long).seconds == 600
     with pytest.raises(ValueError, match="at most 120 seconds"):
-        train_tab.options_of(stranger, choice, *long)
+        how.options_of(stranger, choice, *long)
+
+
+def test_where_the_training_starts_is_named() -> None:
+    store = Store(OWNER)
+    assert "A new network like <b>Starter</b>, VGG-11" in how.origin(
+        store, "Automatic", *STARTER_INPUTS
+    )
+    assert "Start from <b>Starter</b>" in how.origin(store, "Head only", *STARTER_INPUTS)
+    assert "A new network, VGG-19" in how.origin(store, "Automatic", *NEW_INPUTS)
+    imagenet = (IMAGENET, 13, False, 1000, 1.0, "fc")
+    assert "Start from <b>ImageNet&#x27;s vgg13</b>, VGG-13." in how.origin(
+        store, "Automatic", *imagenet
+    )
+
+
+def test_a_step_folds_to_a_line_that_says_what_was_chosen(drawn: Path) -> None:
+    found = pictures.from_folder(Store(OWNER), str(drawn))
+    assert found is not None
+    assert pictures.headline(found) == "shapes: 40 pictures in 8 classes"
+    assert how.headline(TrainOptions(mode="probe", budget_s=100)) == (
+        "Head only, at most 1 min 40 s"
+    )
+    assert how.headline(TrainOptions(mode="scratch", epochs=1)) == "From scratch, 1 epoch"
+
+
+def test_durations_are_words() -> None:
+    assert [how.duration(s) for s in (0.2, 59.7, 60, 100)] == [
+        "0 s",
+        "1 min",
+        "1 min",
+        "1 min 40 s",
+    ]
+
+
+def test_a_job_learns_from_links_that_outlive_the_set_and_the_set_outlives_them(
+    drawn: Path, tmp_path: Path
+) -> None:
+    found = pictures.from_zip(Store(OWNER), packed(drawn, tmp_path))
+    assert found is not None
+    lent = pictures.lend(found)
+    assert len(list(lent.rglob("*.png"))) == 40
+    shutil.rmtree(lent)
+    assert all(sample.path.is_file() for sample in found.index.samples)
+    lent = pictures.lend(found)
+    pictures.forget(found)
+    assert len(list(lent.rglob("*.png"))) == 40
+    shutil.rmtree(lent)
+    own = pictures.from_folder(Store(OWNER), str(drawn))
+    assert own is not None
+    assert pictures.lend(own) == drawn, "a person's own folder is read where it is"
 
 
 def test_the_plan_says_what_will_happen(drawn: Path) -> None:
     store = Store(OWNER)
     found = pictures.from_folder(store, str(drawn))
-    text = train_tab.plan(store, found, VALUES, NEW_INPUTS)
+    text = how.plan(store, found, VALUES, NEW_INPUTS)
     assert "VGG-19 with batch norm learns from scratch" in text
     assert "8 of 40 pictures are held out" in text
     assert "8 classes" in text
@@ -140,7 +190,7 @@ def test_the_plan_says_what_will_happen(drawn: Path) -> None:
 
 
 def test_held_out_figures_are_those_of_the_training(trained: Store) -> None:
-    found = evaluate.held_out(trained, "mine", 11, True, 8, 0.05, "gap")
+    found = cells.held_out(trained, "mine")
     home = trained.settings.weights_dir
     assert home is not None
     metrics = json.loads((home / "mine" / "metrics.json").read_text())
@@ -149,11 +199,11 @@ def test_held_out_figures_are_those_of_the_training(trained: Store) -> None:
 
 
 def test_a_cell_opens_its_pictures_the_surest_mistake_first(trained: Store) -> None:
-    found = evaluate.held_out(trained, "mine", 11, True, 8, 0.05, "gap")
+    found = cells.held_out(trained, "mine")
     matrix, classes = found.document["confusion"], found.document["classes"]
     row, column = next((i, j) for i in range(8) for j in range(8) if i != j and matrix[i][j])
-    text = evaluate.cell(found, row, column)
-    assert f"pictures of {classes[row]}, answered {classes[column]}" in text
+    text = cells.show_cell(found, row, column)
+    assert f" of {classes[row]}, answered {classes[column]}; the surest first" in text
     assert text.count("<figure") == matrix[row][column]
     assert text.count("<img") == matrix[row][column], "copies of the held-out pictures are there"
     wrong = [
@@ -165,11 +215,62 @@ def test_a_cell_opens_its_pictures_the_surest_mistake_first(trained: Store) -> N
     assert shown == sorted(shown)
 
 
+def test_right_answers_come_with_the_least_sure_first(trained: Store) -> None:
+    found = cells.held_out(trained, "mine")
+    for place in range(8):
+        sure = [picture["probability"] for picture in found.cell(place, place)]
+        assert sure == sorted(sure)
+        assert len(sure) == found.document["confusion"][place][place]
+
+
+def test_heat_maps_come_after_the_pictures_one_for_each(trained: Store) -> None:
+    found = cells.held_out(trained, "mine")
+    matrix = found.document["confusion"]
+    place = next((i, j) for i in range(8) for j in range(8) if matrix[i][j])
+    count = matrix[place[0]][place[1]]
+    before = cells.show_cell(found, *place, maps=[])
+    assert before.count("heat map …") == min(count, cells.MAPS)
+    *_, after_all = cells.add_maps(trained, found, *place)
+    assert "heat map …" not in after_all
+    drawn = after_all.count("alt='heat map for ")
+    assert drawn + after_all.count("No heat map:") == min(count, cells.MAPS)
+
+
+def test_a_cell_without_its_model_keeps_its_pictures(trained: Store) -> None:
+    found = replace(cells.held_out(trained, "mine"), model="gone")
+    matrix = found.document["confusion"]
+    place = next((i, j) for i in range(8) for j in range(8) if matrix[i][j])
+    (text,) = cells.add_maps(trained, found, *place)
+    assert text.count("<img") == matrix[place[0]][place[1]]
+    assert "heat map" not in text
+
+
+def test_see_why_shows_the_surest_right_answer(
+    trained: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    shown = after.held_out_picture(trained, "mine")
+    assert shown is not None
+    ((path, caption),) = shown
+    found = cells.held_out(trained, "mine")
+    picture = next(
+        p
+        for p in found.document["pictures"]
+        if found.picture(p["image"]).read_bytes() == Path(path).read_bytes()
+    )
+    assert caption == f"held out: {picture['class']}"
+    right = [p for p in found.document["pictures"] if p["class"] == p["answer"]]
+    assert not right or picture in right
+    assert all(p["probability"] <= picture["probability"] for p in right)
+    assert read_image(path).size == (32, 32)
+    assert Path(path).is_relative_to(tmp_path), "a copy, where Gradio serves files"
+
+
 def test_a_model_without_held_out_pictures_says_so() -> None:
     with pytest.raises(ValueError, match="no held-out pictures of its own"):
-        evaluate.held_out(Store(OWNER), *STARTER_INPUTS)
+        evaluate.held_out_of_choice(Store(OWNER), *STARTER_INPUTS)
     with pytest.raises(ValueError, match="not been trained"):
-        evaluate.held_out(Store(OWNER), *NEW_INPUTS)
+        evaluate.held_out_of_choice(Store(OWNER), *NEW_INPUTS)
 
 
 def test_the_matrix_shades_by_share_and_escapes_names() -> None:
@@ -185,6 +286,13 @@ def test_a_curve_has_a_point_an_epoch() -> None:
     text = plots.curves([line], title="Accuracy", x_name="epoch", percent=True)
     assert text.count("<circle") == 3
     assert plots.curves([], title="Accuracy", x_name="epoch") == ""
+
+
+def test_calibration_has_a_dot_for_each_tenth_that_has_answers() -> None:
+    text = plots.reliability([(0.95, True), (0.97, True), (0.93, False), (0.31, False)])
+    assert text.count("<circle") == 2
+    assert "3 pictures answered with 95 % on average: 67 % of them right" in text
+    assert "1 pictures answered with 31 % on average: 0 % of them right" in text
 
 
 # Inside

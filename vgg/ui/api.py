@@ -12,10 +12,10 @@ from vgg.images import ImageError
 from vgg.options import TrainOptions
 from vgg.ui import heatmap
 from vgg.ui.evaluate import measure
+from vgg.ui.how import PUBLIC_EPOCHS, PUBLIC_SECONDS
 from vgg.ui.jobs import Job, Jobs
 from vgg.ui.pictures import forget, from_zip
 from vgg.ui.store import Store
-from vgg.ui.train import PUBLIC_EPOCHS, PUBLIC_SECONDS
 
 
 def build(store: Store, jobs: Jobs) -> None:
@@ -256,11 +256,11 @@ def evaluate_zip(store: Store, pictures: Any, model: str) -> dict[str, Any]:
     """The command line's `evaluate` JSON for an uploaded zip."""
     path, _ = _file(pictures)
     with _said():
-        predictor = _predictor(store, model)
+        _predictor(store, model)  # says what is wrong with it before anything is unpacked
         found = from_zip(store, str(path))
         assert found is not None  # the endpoint has a file
         try:
-            return measure(store, predictor, found).document
+            return measure(store, model, found).document
         finally:
             forget(found)
 

@@ -31,34 +31,21 @@ def build(settings: Settings) -> gr.Blocks:
             device = gr.HTML(device_line(store), elem_id="device")
         side = sidebar.build(store)
         session = train.begin_session()
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Predict", id="predict-tab"):
-                predict_tab = gr.Column()
-            with gr.Tab("Train", id="train-tab"):
-                train.build(store, jobs, side, session, page)
-            with gr.Tab("Evaluate", id="evaluate-tab"):
-                evaluate_tab = gr.Column()
-            with gr.Tab("Inside", id="inside-tab") as inside_tab:
-                inside_box = gr.Column()
-        # A model that was just trained is chosen at once, and the other tabs follow.
-        side.changes.append(
-            session.finished.change(
-                lambda name: sidebar.choose(store, name),
-                session.finished,
-                side.shown,
-                show_progress="hidden",
-                api_visibility="private",
-            )
-        )
         if not store.is_here(store.first_name):
             quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
             side.changes.append(page.load(side.bring, side.choice, side.progress, **quietly))
-        with predict_tab:
-            seen = predict.build(store, side)
-        with evaluate_tab:
-            evaluate.build(store, side)
-        with inside_box:
-            inside.build(store, side, inside_tab, seen.components, predict.current_picture)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Predict", id="predict-tab"):
+                asked = predict.lay_out(store, side)
+            with gr.Tab("Train", id="train-tab"):
+                picture = [asked.places, asked.place, asked.image]
+                ways_on = train.build(store, jobs, side, session, page, tabs, picture)
+            with gr.Tab("Evaluate", id="evaluate-tab"):
+                evaluate.build(store, side)
+            with gr.Tab("Inside", id="inside-tab") as inside_tab:
+                inside.build(store, side, inside_tab, asked.shown, predict.current_picture)
+        predict.wire(store, side, asked, tabs)
+        ways_on.take.visible = "models-tab" in [tab.id for tab in tabs.children]
         clock = gr.Timer(DEVICE_SECONDS)
 
         def look() -> str:

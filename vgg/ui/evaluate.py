@@ -1,81 +1,46 @@
 """The Evaluate tab: what the model gets wrong, and which pictures those are."""
 
-import base64
-import json
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from html import escape
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from vgg.images import ImageError, read_image
-from vgg.ui import plots
+from vgg.ui import cells, plots
+from vgg.ui.cells import Measured
 from vgg.ui.pictures import PictureSet, forget, from_folder, from_zip, sentence
 from vgg.ui.sidebar import Sidebar, choice_from_inputs
 from vgg.ui.store import Store
-from vgg.weights import local_weights
 
-log = logging.getLogger(__name__)
-
-SHOWN_PICTURES = 24  # of one cell
-PICTURE_SIDE = 160  # pixels
-HELD_OUT, OTHER = "Held-out pictures of its training", "Another folder"
+HELD_OUT, OTHER = "Held-out pictures of its training", "Other pictures"
 LARGEST_MATRIX = 60  # classes; a larger matrix is no picture any more
 
 
-@dataclass(frozen=True)
-class Measured:
-    """An evaluation ready to look at: its JSON document, and where its pictures are."""
-
-    document: dict[str, Any]
-    root: Path
-    copies: dict[str, str] = field(default_factory=dict)  # from a picture's name to its copy
-
-    def picture(self, name: str) -> Path:
-        """Where a picture, or its copy, lies."""
-        return self.root / self.copies.get(name, name)
+def held_out_of_choice(store: Store, *inputs: Any) -> Measured:
+    """The evaluation that the training of the sidebar's choice made. `ValueError` where there is
+    none."""
+    return cells.held_out(store, trained_name(store, *inputs))
 
 
-def held_out(store: Store, *inputs: Any) -> Measured:
-    """The evaluation that the model's own training made. `ValueError` where there is none."""
+def trained_name(store: Store, *inputs: Any) -> str:
+    """The name of the sidebar's choice; `ValueError` for one that is not trained."""
     choice = choice_from_inputs(*inputs)
-    config = store.config(choice)
-    if not config.trained:
+    if not store.config(choice).trained:
         raise ValueError("this network has not been trained, so there is nothing to measure")
-    path = local_weights(store.spec_of(store.name(choice)), weights_dir=store.settings.weights_dir)
-    folder = path if path and path.is_dir() else None
-    file = folder / "metrics.json" if folder else None
-    if folder is None or file is None or not file.is_file():
-        raise ValueError(
-            "this model has no held-out pictures of its own: choose another folder to measure it on"
-        )
-    metrics = json.loads(file.read_text(encoding="utf-8"))
-    return Measured(metrics["evaluation"], folder, metrics.get("copies", {}))
+    return store.name(choice)
 
 
 def measure(
     store: Store,
-    predictor: Any,
+    model: str,
     pictures: PictureSet,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Evaluate a model on a folder of pictures."""
     from vgg.evaluation import evaluate
 
-    found = evaluate(predictor, pictures.index, on_progress=on_progress)
-    return Measured(found.to_json(), pictures.index.root)
-
-
-def chosen(store: Store, *inputs: Any) -> Any:
-    """The predictor of the sidebar's choice; `ValueError` for one that is not trained."""
-    choice = choice_from_inputs(*inputs)
-    if not store.config(choice).trained:
-        raise ValueError("this network has not been trained, so there is nothing to measure")
-    return store.predictor(store.name(choice))
+    found = evaluate(store.predictor(model), pictures.index, on_progress=on_progress)
+    return Measured(found.to_json(), pictures.index.root, model)
 
 
 def summary(document: dict[str, Any]) -> str:
@@ -92,18 +57,38 @@ def summary(document: dict[str, Any]) -> str:
         ("Calibration error", _percent(document["calibration_error"]),
          "how far the percentages are from how often they are right; 0 is best"),
     ]  # fmt: skip
-    cells = "".join(
+    facts = "".join(
         f"<div title='{escape(gloss)}'><dt>{name}</dt><dd>{escape(value)}</dd></div>"
         for name, value, gloss in rows
     )
-    notes = "".join(f"<p class='hint'>{escape(sentence(h))}</p>" for h in document["hints"])
-    return f"<dl class='facts'>{cells}</dl>{notes}{_class_table(document['per_class'])}"
+    notes = [*document["hints"]]
+    if unknown := document.get("unknown"):
+        count, names = sum(unknown.values()), ", ".join(unknown)
+        notes.append(
+            f"{count} pictures of classes that the model does not know are left out: {names}"
+        )
+    if skipped := document.get("skipped"):
+        first = skipped[0]
+        notes.append(
+            f"{len(skipped)} files were skipped, such as {first['file']}: {first['reason']}"
+        )
+    hints = "".join(f"<p class='hint'>{escape(sentence(note))}</p>" for note in notes)
+    return (
+        f"<dl class='facts'>{facts}</dl>{hints}{_class_table(document['per_class'])}"
+        f"{plots.reliability(_answers(document))}"
+    )
+
+
+def _answers(document: dict[str, Any]) -> list[tuple[float, bool]]:
+    """(probability of the answer, whether it was right) of each picture."""
+    return [(p["probability"], p["answer"] == p["class"]) for p in document["pictures"]]
 
 
 def _class_table(per_class: dict[str, dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><th scope='row'>{escape(name)}</th><td>{score['support']}</td>"
-        f"<td>{_percent(score['precision'])}</td><td>{_percent(score['recall'])}</td>"
+        f"<td>{_percent(score['precision'])}</td><td>{_percent(score['recall'])}"
+        f"<small>{_range(score['recall_interval'])}</small></td>"
         f"<td>{_percent(score['f1'])}</td></tr>"
         for name, score in per_class.items()
     )
@@ -111,7 +96,8 @@ def _class_table(per_class: dict[str, dict[str, Any]]) -> str:
         "<div class='confusion-box'><table class='per-class'><thead><tr><th>Class</th>"
         "<th>Pictures</th>"
         "<th title='of the pictures answered so, how many are so'>Precision</th>"
-        "<th title='of the pictures of this class, how many are answered so'>Recall</th>"
+        "<th title='of the pictures of this class, how many are answered so; below it, the 95 % "
+        "interval of this share'>Recall</th>"
         "<th title='one number for both: their harmonic mean'>F1</th>"
         f"</tr></thead><tbody>{rows}</tbody></table></div>"
     )
@@ -127,45 +113,13 @@ def matrix(document: dict[str, Any]) -> str:
     return plots.confusion(document["confusion"], document["classes"])
 
 
-def cell(measured: Measured, row: int, column: int) -> str:
-    """The pictures of one cell, worst first: the surest of the wrong answer."""
-    classes = measured.document["classes"]
-    truth, answer = classes[row], classes[column]
-    found = [
-        p for p in measured.document["pictures"] if p["class"] == truth and p["answer"] == answer
-    ]
-    if truth == answer:
-        found.sort(key=lambda p: p["probability"])  # the least sure first
-        title = f"{len(found)} pictures of {truth}, answered right; the least sure first"
-    else:
-        found.sort(key=lambda p: -p["probability"])
-        title = f"{len(found)} pictures of {truth}, answered {answer}; the surest first"
-    cards = "".join(_card(measured, picture) for picture in found[:SHOWN_PICTURES])
-    more = len(found) - SHOWN_PICTURES
-    rest = f"<p class='quiet'>and {more} more</p>" if more > 0 else ""
-    return f"<h3>{escape(title)}</h3><div class='cards'>{cards}</div>{rest}"
-
-
-def _card(measured: Measured, picture: dict[str, Any]) -> str:
-    lines = f"<b>{escape(picture['answer'])}</b> {_percent(picture['probability'])}"
-    if picture["class"] != picture["answer"]:
-        right = _percent(picture["class_probability"])
-        lines += f"<br>{escape(picture['class'])} {right}"
-    try:
-        image = read_image(measured.picture(picture["image"]), min_side=PICTURE_SIDE)
-        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-        buffer = BytesIO()
-        image.save(buffer, "WEBP", quality=80)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        shown = f"<img alt='{escape(picture['image'])}' src='data:image/webp;base64,{data}'>"
-    except ImageError:
-        shown = "<span class='gone'>the picture is gone</span>"
-    name = escape(Path(picture["image"]).name)
-    return f"<figure title='{name}'>{shown}<figcaption>{lines}</figcaption></figure>"
-
-
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _range(interval: list[float]) -> str:
+    low, high = interval
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
 def build(store: Store, sidebar: Sidebar) -> None:
@@ -173,25 +127,29 @@ def build(store: Store, sidebar: Sidebar) -> None:
     quiet: dict[str, Any] = {"api_visibility": "private"}
     measured = gr.State(None)
     pictures = gr.State(None, delete_callback=forget)
+    opened = gr.State(None)  # the cell: (row, column)
+    with gr.Row(equal_height=False, elem_id="measured-on"):
+        source = gr.Radio([HELD_OUT, OTHER], value=HELD_OUT, label="Measured on", scale=3)
+        button = gr.Button("Evaluate", variant="primary", elem_id="evaluate", scale=1)
+    with gr.Row(visible=False, equal_height=False) as other:
+        zip_file = gr.File(
+            label="A zip with one folder a class",
+            file_types=[".zip"],
+            height=140,
+            elem_id="evaluate-zip",
+        )
+        folder = gr.Textbox(
+            label="or a folder of this machine with one sub-folder a class",
+            placeholder="/home/me/photos_test",
+            visible=not store.settings.public,
+            elem_id="evaluate-folder",
+        )
     with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=300):
-            source = gr.Radio([HELD_OUT, OTHER], value=HELD_OUT, label="Measured on")
-            with gr.Group(visible=False) as other:
-                zip_file = gr.File(
-                    label="A zip with one folder a class",
-                    file_types=[".zip"],
-                    elem_id="evaluate-zip",
-                )
-                folder = gr.Textbox(
-                    label="or a folder of this machine",
-                    visible=not store.settings.public,
-                    elem_id="evaluate-folder",
-                )
-            button = gr.Button("Evaluate", variant="primary", elem_id="evaluate")
-            figures = gr.HTML(_EMPTY, elem_id="figures")
-        with gr.Column(scale=1, min_width=300):
-            table = gr.HTML("", js_on_load=_CELL_CLICK, elem_id="confusion")
+        with gr.Column(scale=5, min_width=320):
+            table = gr.HTML(_EMPTY, js_on_load=_CELL_CLICK, elem_id="confusion")
             mistakes = gr.HTML("", elem_id="mistakes")
+        with gr.Column(scale=4, min_width=320):
+            figures = gr.HTML("", elem_id="figures")
 
     shown = [measured, pictures, figures, table, mistakes]
 
@@ -202,44 +160,54 @@ def build(store: Store, sidebar: Sidebar) -> None:
         taken = old
         try:
             if where == HELD_OUT:
-                found = held_out(store, *inputs)
+                found = held_out_of_choice(store, *inputs)
             else:
                 taken = from_zip(store, file) if file else from_folder(store, path)
                 if taken is None:
+                    taken = old
                     raise ValueError("choose a zip or a folder to measure on")
-                if old is not None and old is not taken:
+                if old is not None:
                     forget(old)
 
                 def tell(done: int, total: int) -> None:
                     progress((done, total), desc="Measuring", unit="pictures")
 
-                found = measure(store, chosen(store, *inputs), taken, tell)
+                found = measure(store, trained_name(store, *inputs), taken, tell)
         except (ValueError, KeyError) as error:
             text = f"<p class='problem' role='alert'>{escape(sentence(str(error)))}</p>"
-            return None, taken, text, "", ""
+            return None, taken, "", text, ""
         return found, taken, summary(found.document), matrix(found.document), ""
 
     def first(*inputs: Any) -> tuple[Any, ...]:
         """The held-out figures of the model that was just chosen, where it has some."""
         try:
-            found = held_out(store, *inputs)
+            found = held_out_of_choice(store, *inputs)
         except (ValueError, KeyError):
-            return None, gr.skip(), _EMPTY, "", ""
+            return None, gr.skip(), "", _EMPTY, ""
         return found, gr.skip(), summary(found.document), matrix(found.document), ""
 
-    def open_cell(found: Measured | None, event: gr.EventData) -> str:
+    def open_cell(found: Measured | None, event: gr.EventData) -> tuple[str, Any]:
         if found is None:
-            return ""
+            return "", None
         count = len(found.document["classes"])
         row, column = int(event.row), int(event.column)
         if not (0 <= row < count and 0 <= column < count):
-            return ""
-        return cell(found, row, column)
+            return "", None
+        return cells.show_cell(found, row, column, []), (row, column)
 
-    source.change(lambda where: gr.Group(visible=where == OTHER), source, other, **quiet)
+    def add_maps(found: Measured | None, place: tuple[int, int] | None) -> Iterator[str]:
+        if found is not None and place is not None:
+            yield from cells.add_maps(store, found, *place)
+
+    source.change(lambda where: gr.Row(visible=where == OTHER), source, other, **quiet)
     inputs = [source, zip_file, folder, pictures, *sidebar.choice]
-    button.click(run, inputs, shown, show_progress_on=figures, **quiet)
-    table.click(open_cell, measured, mistakes, **quiet)
+    button.click(run, inputs, shown, show_progress_on=table, **quiet)
+    # The pictures first, then their heat maps, as long as no other cell is opened.
+    opening = table.click(
+        open_cell, measured, [mistakes, opened], show_progress_on=mistakes, **quiet
+    )
+    maps = opening.then(add_maps, [measured, opened], mistakes, show_progress="hidden", **quiet)
+    gr.on([table.click, button.click], None, None, None, cancels=[maps])
     for change in sidebar.changes:
         change.then(first, sidebar.choice, shown, show_progress="hidden", **quiet)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from vgg.options import IMAGENET_NAMES, TrainOptions
 from vgg.ui.store import Store
+from vgg.ui.turns import step_back
 from vgg.weights import STARTER, default_weights_dir
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,9 @@ class Jobs:
             return job
 
     def model(self, job: Job) -> str:
-        """The name under which the page finds the model that a job has made; empty before."""
-        if not (job.is_over and job.result):
+        """The name under which the page finds the model that a job has made; empty before, and
+        where it has been deleted or renamed since."""
+        if not (job.is_over and job.result and (job.out / "config.json").is_file()):
             return ""
         return job.id if job.id in self.store.private else job.name
 
@@ -101,6 +103,12 @@ class Jobs:
         """The job with this id."""
         with self._changed:
             return self._jobs.get(job_id or "")
+
+    def of(self, ids: Any) -> list[Job]:
+        """The jobs of these ids, in their order; what is none is left out. The browser keeps the
+        ids, so they may be anything."""
+        known = [i for i in ids if isinstance(i, str)] if isinstance(ids, list) else []
+        return [job for job in map(self.find, dict.fromkeys(known)) if job]
 
     def place(self, job: Job) -> int:
         """0 for a job that runs or is over; 1 for the next in the queue."""
@@ -116,6 +124,7 @@ class Jobs:
                 self._end(job, STOPPED)
 
     def _work(self) -> None:
+        step_back()
         while True:
             with self._changed:
                 while (job := self._next()) is None:
@@ -138,7 +147,7 @@ class Jobs:
                 weights_dir=self.store.settings.weights_dir,
                 on_event=job.events.append,
                 should_stop=job.stop.is_set,
-                lock=self.store.device_lock,
+                lock=self.store.training_lock(),
             )
             job.result = result.to_json()
             state = STOPPED if job.stop.is_set() else DONE

@@ -1,6 +1,7 @@
 """Pictures that a person gives the page: as a zip, class by class, a folder, or the sample."""
 
 import base64
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -125,6 +126,29 @@ def forget(pictures: PictureSet | None) -> None:
         shutil.rmtree(pictures.folder.parent, ignore_errors=True)
 
 
+def lend(pictures: PictureSet) -> Path:
+    """A folder for a job to learn from, which goes when the job ends. The person's own set stays
+    for the next training; the files are the same ones on the disk, where it can."""
+    if not pictures.owned:
+        return pictures.folder
+    copy = _private_folder()
+    shutil.copytree(pictures.folder, copy, copy_function=_link, dirs_exist_ok=True)
+    return copy
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, target)
+
+
+def headline(pictures: PictureSet) -> str:
+    """The set in a few words: `photos: 416 pictures in 5 classes`."""
+    index = pictures.index
+    return f"{pictures.name}: {len(index.samples)} pictures in {len(index.class_names)} classes"
+
+
 def describe(pictures: PictureSet) -> str:
     """Classes with counts, hints, skipped files, and pictures as the network sees them."""
     index = pictures.index
@@ -140,9 +164,10 @@ def describe(pictures: PictureSet) -> str:
             for entry in index.skipped[:LISTED_SKIPS]
         )
         more = len(index.skipped) - LISTED_SKIPS
+        files = "file" if len(index.skipped) == 1 else "files"
         rows += f"<li>and {more} more</li>" if more > 0 else ""
         parts.append(
-            f"<details class='skipped'><summary>{len(index.skipped)} files skipped</summary>"
+            f"<details class='skipped'><summary>{len(index.skipped)} {files} skipped</summary>"
             f"<ul>{rows}</ul></details>"
         )
     return "".join(parts) + strip(index)

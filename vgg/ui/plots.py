@@ -6,8 +6,11 @@ from html import escape
 
 # Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
-WIDTH, HEIGHT = 560, 200
+WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 28
+SHARES_UP_TO = 12  # classes; with more, a cell has room for its count alone
+BINS = 10  # of the answers' probabilities
+SQUARE = 260  # pixels a side of the chart of calibration
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,20 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     The diagonal is quiet, mistakes are loud. Each cell with pictures is a button that carries
     its row and column.
     """
-    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    head = "".join(
+        f'<th scope="col" title="{escape(name)}"><span>{escape(name)}</span></th>' for name in names
+    )
     rows = []
     for i, row in enumerate(matrix):
         total = sum(row) or 1
         cells = "".join(_cell(i, j, count, count / total, names) for j, count in enumerate(row))
         rows.append(
-            f'<tr><th scope="row">{escape(names[i])}</th>{cells}'
+            f'<tr><th scope="row" title="{escape(names[i])}">{escape(names[i])}</th>{cells}'
             f'<td class="sum">{sum(row)}</td></tr>'
         )
+    small = " many" if len(names) > SHARES_UP_TO else ""
     return (
-        '<div class="confusion-box"><table class="confusion"><caption>Rows: true class. '
+        f'<div class="confusion-box"><table class="confusion{small}"><caption>Rows: true class. '
         "Columns: answer. A cell opens its pictures.</caption>"
         f'<thead><tr><td></td>{head}<th scope="col">all</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -104,11 +110,12 @@ def _cell(i: int, j: int, count: int, share: float, names: Sequence[str]) -> str
     if not count:
         return "<td></td>"
     kind = "right" if i == j else "wrong"
-    label = f"{names[i]} answered as {names[j]}: {count} pictures, {100 * share:.0f} % of its class"
+    percent = f"{100 * share:.0f} %"
+    label = f"{names[i]} answered as {names[j]}: {count} pictures, {percent} of its class"
     return (
         f'<td class="{kind}" style="--share:{share:.3f}"><button type="button" data-row="{i}" '
         f'data-column="{j}" title="{escape(label)}" aria-label="{escape(label)}">'
-        f"{count}</button></td>"
+        f"{count}<small>{percent}</small></button></td>"
     )
 
 
@@ -122,3 +129,51 @@ def class_bars(counts: dict[str, int]) -> str:
         for name, count in counts.items()
     )
     return f'<ul class="class-bars">{rows}</ul>'
+
+
+def reliability(answers: Sequence[tuple[float, bool]]) -> str:
+    """How true the percentages are, as an SVG: `answers` are (probability in [0, 1], was right).
+
+    A dot for every tenth: across, how sure it was on average; up, how many of those were right. On
+    the diagonal both are the same.
+    """
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for answer in answers:
+        bins[min(BINS - 1, int(answer[0] * BINS))].append(answer)
+    inner = SQUARE - LEFT - RIGHT
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return LEFT + inner * x, TOP + inner * (1 - y)
+
+    dots = []
+    for found in filter(None, bins):
+        sure = sum(p for p, _ in found) / len(found)
+        right = sum(ok for _, ok in found) / len(found)
+        x, y = place(sure, right)
+        radius = 3 + 9 * (len(found) / len(answers)) ** 0.5
+        text = (
+            f"{len(found)} pictures answered with {100 * sure:.0f} % on average: "
+            f"{100 * right:.0f} % of them right"
+        )
+        dots.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{BLUE}" '
+            f'fill-opacity="0.75"><title>{text}</title></circle>'
+        )
+    (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
+    ticks = "".join(
+        f'<text x="{place(at, 0)[0]:.1f}" y="{y0 + 16:.1f}" text-anchor="middle">{100 * at:.0f}'
+        f'</text><text x="{x0 - 6:.1f}" y="{place(0, at)[1] + 4:.1f}" text-anchor="end">'
+        f"{100 * at:.0f} %</text>"
+        for at in (0.0, 0.5, 1.0)
+    )
+    height = y0 + BOTTOM + 8
+    return (
+        '<figure class="chart reliability"><figcaption>Are its percentages true?</figcaption>'
+        f'<svg viewBox="0 0 {SQUARE} {height:.0f}" role="img" aria-label="calibration">'
+        f'<line x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}" class="grid"/>'
+        f'<rect x="{x0}" y="{y1}" width="{inner}" height="{inner}" fill="none" class="grid"/>'
+        f'{ticks}<text x="{(x0 + x1) / 2}" y="{y0 + 32:.1f}" text-anchor="middle">how sure it was, '
+        f'in %</text>{"".join(dots)}</svg><p class="quiet">Up: how many were right. On the line, '
+        "90 % sure means right 9 times in 10; below it, the model is too sure of itself. A larger "
+        "dot stands for more pictures.</p></figure>"
+    )

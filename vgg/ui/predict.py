@@ -1,94 +1,60 @@
 """The Predict tab: pictures in, the most likely classes out."""
 
-import atexit
-import base64
-import csv
-import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import partial
-from html import escape
-from io import BytesIO, StringIO
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
-from PIL import Image
 
-from vgg.images import IMAGE_SUFFIXES, ImageError, read_image
-from vgg.options import ModelConfig
-from vgg.shapes import draw_shape
-from vgg.table import csv_row, header
+from vgg.images import IMAGE_SUFFIXES, ImageError
 from vgg.ui import heatmap
+from vgg.ui.answers import COLUMNS, Answer, csv_text, rows, run_line, show_answer, thumbnail
+from vgg.ui.gallery import (
+    EXAMPLES,
+    Pictures,
+    current_picture,
+    examples,
+    read_drawing,
+    served_file,
+    shown_copies,
+)
+from vgg.ui.notices import chosen, empty_state, obstacle
 from vgg.ui.pictures import sentence
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
-from vgg.ui.store import Choice, Store
+from vgg.ui.sidebar import Sidebar
+from vgg.ui.store import Store
 from vgg.weights import STARTER
-
-if TYPE_CHECKING:
-    from vgg.predictor import Prediction, RunInfo
-
-log = logging.getLogger(__name__)
 
 TOP_K = 5
 MOST_TOP_K = 20
 MAX_PICTURES = 200  # at once on the page; more are work for the command line
-MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
-THUMBNAIL = 56  # pixels
-EXAMPLE_SIZE = 256
-SHOWN_SIDE = 448  # pixels of a picture under its heat map
-# A state for each shape that draws a handsome one; found by looking.
-EXAMPLES = {
-    "arrow": 13,
-    "circle": 2,
-    "crescent": 3,
-    "cross": 4,
-    "heart": 0,
-    "square": 5,
-    "star": 13,
-    "triangle": 7,
-}
-SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp")
-
-Pictures = list[tuple[str, str | None]] | None  # what gr.Gallery gives: (path, caption)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One picture's outcome."""
+class PredictTab:
+    """The tab's components."""
 
-    name: str
-    prediction: "Prediction | None" = None
-    error: str | None = None
-    thumbnail: str = ""  # data URL
+    places: gr.Tabs
+    picture_tab: gr.Tab
+    draw_tab: gr.Tab
+    place: gr.Textbox  # which of the two is open: picture or draw
+    image: gr.Gallery
+    draw: gr.HTML
+    strip: gr.Column
+    examples: gr.Dataset
+    prediction: gr.HTML
+    table: gr.Dataframe
+    download: gr.DownloadButton
+    top_k: gr.Slider
+    button: gr.Button
+    heat: gr.HTML
+    truth: gr.HTML
+    explained: gr.State
 
-
-@dataclass(frozen=True)
-class Shown:
-    """The components that say which picture is shown; `current_picture` reads their values."""
-
-    components: list[gr.components.Component]
-
-
-def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Image.Image | None:
-    """The one picture that is shown; None for none or several. `ValueError` for a broken one."""
-    if opened == "draw":
-        return read_drawing(drawing) if drawing else None
-    if not pictures or len(pictures) > 1:
-        return None
-    return read_image(pictures[0][0], min_side=SHOWN_SIDE)
-
-
-def read_drawing(drawing: str) -> Image.Image:
-    """The drawing pad's data URL as a picture; `ValueError` for anything else."""
-    head, _, data = drawing.partition("base64,")
-    if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
-        raise ValueError("this drawing can't be read; clear the pad and draw again")
-    return read_image(base64.b64decode(data))
+    @property
+    def shown(self) -> list[gr.components.Component]:
+        """What says which picture is shown; `current_picture` reads their values."""
+        return [self.place, self.image, self.draw]
 
 
 def predict_pictures(
@@ -119,9 +85,10 @@ def predict_pictures(
         )
     if len(answers) == 1:
         return show_answer(answers[0], run), *hidden
-    text = f"<p class='summary'>{len(answers)} pictures</p>{_run_line(run)}"
-    table = gr.Dataframe(_rows(answers), visible=True)
-    return text, table, gr.DownloadButton(value=_csv_file(answers, int(top_k)), visible=True)
+    text = f"<p class='summary'>{len(answers)} pictures</p>{run_line(run)}"
+    table = gr.Dataframe(rows(answers), visible=True)
+    csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode())
+    return text, table, gr.DownloadButton(value=csv_file, visible=True)
 
 
 def predict_drawing(store: Store, drawing: str | None, top_k: float, *inputs: Any) -> str:
@@ -141,123 +108,21 @@ def predict_drawing(store: Store, drawing: str | None, top_k: float, *inputs: An
     return show_answer(Answer("drawing", prediction), run)
 
 
-def shown_copies(pictures: Pictures) -> Any:
-    """A picture in a format that browsers do not show, such as HEIC, appears as our copy; one that
-    can't be read leaves the gallery, and its reason is said."""
-    if not pictures:
-        return gr.skip()
-    kept: list[Any] = []
-    changed = False
-    for path, caption in pictures:
-        if path.lower().endswith(SHOWN_BY_BROWSERS):
-            kept.append((path, caption))
-            continue
-        changed = True
-        try:
-            kept.append((_copy_for_browsers(read_image(path)), caption or Path(path).name))
-        except ImageError as error:
-            gr.Warning(str(error))
-    return gr.Gallery(kept) if changed else gr.skip()
-
-
-def _copy_for_browsers(image: Image.Image) -> str:
-    """A file with the same pixels, so that the answer is the same as for the original."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # more takes seconds for a photograph
-    return _served_file("picture.png", buffer.getvalue())
-
-
-def _served_file(name: str, data: bytes) -> str:
-    """Put a file where Gradio serves it, and deletes it when it is old."""
-    return save_bytes_to_cache(data, name, get_upload_folder())
-
-
-def obstacle(store: Store, *inputs: Any) -> str:
-    """HTML that says why the chosen model gives no answer; empty where it can."""
-    try:
-        choice = _choice(*inputs)
-        config = store.config(choice)
-    except ValueError as error:
-        return _notice(str(error))
-    if config.num_classes == 0:
-        return _notice("This model is a trunk without a classifier: it can be trained, not asked.")
-    if not config.trained:
-        return _notice("This network has not been trained, so its answer would be a guess.")
-    if not store.is_here(store.name(choice)):
-        return _notice(f"The weights of {store.name(choice)} are not here; the sidebar says more.")
-    return ""
-
-
-def _notice(text: str) -> str:
-    return f"<div class='untrained' role='status'><p>{escape(text)}</p></div>"
-
-
 def loaded(store: Store, *inputs: Any) -> Any:
     """The chosen model, ready to predict."""
     try:
-        return store.predictor(store.name(_choice(*inputs)))
+        return store.predictor(store.name(chosen(*inputs)))
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from error
-
-
-def empty_state(store: Store, *inputs: Any) -> str:
-    """What stands in the place of an answer before there is a picture."""
-    if refusal := obstacle(store, *inputs):
-        return refusal
-    choice = _choice(*inputs)
-    return f"<div class='empty'><p>{escape(invitation(choice, store.config(choice)))}</p></div>"
-
-
-def invitation(choice: Choice, config: ModelConfig) -> str:
-    """What to show this model."""
-    if choice.model == STARTER:
-        return "Add a picture, draw a shape, or click an example. The answer appears here."
-    if choice.is_imagenet:
-        return (
-            "Add a photograph. ImageNet models know 1000 things: animals, dogs of 118 breeds, "
-            "vehicles, tools, food, furniture. The answer appears here."
-        )
-    names = ", ".join(config.label_names[:4]) + (", …" if config.num_classes > 4 else "")
-    return f"Add a picture of one of: {names}. The answer appears here."
 
 
 def most_answers(store: Store, *inputs: Any) -> int:
     """Where the slider for the number of answers ends: at the class count, and not over 20."""
     try:
-        num_classes = store.config(_choice(*inputs)).num_classes
+        num_classes = store.config(chosen(*inputs)).num_classes
     except (ValueError, gr.Error):
         num_classes = MOST_TOP_K
     return max(2, min(MOST_TOP_K, num_classes))  # a slider needs two ends
-
-
-def show_answer(answer: Answer, run: "RunInfo | None") -> str:
-    """The k best classes as bars, best first, and a quiet line on what it took."""
-    if answer.prediction is None:
-        return f"<p class='problem' role='alert'>{escape(answer.error or '')}</p>"
-    top = answer.prediction
-    bars = "".join(
-        f"<li><button type='button' data-class='{index}' title='Show what speaks for it'>"
-        f"<span class='bar' style='width:{100 * prob:.2f}%'></span>"
-        f"<span class='name'>{escape(name)}</span>"
-        f"<span class='percent'>{100 * prob:.1f} %</span></button></li>"
-        for name, prob, index in zip(top.class_names, top.probs, top.indices, strict=True)
-    )
-    return f"<ol class='bars'>{bars}</ol>{_run_line(run)}"
-
-
-def examples() -> list[list[str]]:
-    """Paths of example pictures, one a shape, drawn into a temporary folder."""
-    folder = Path(tempfile.mkdtemp(prefix="vgg-studio-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return [[str(path)] for path in draw_examples(folder)]
-
-
-def draw_examples(folder: Path) -> list[Path]:
-    """Draw the examples as `arrow.png`, `circle.png`, …"""
-    paths = [folder / f"{name}.png" for name in EXAMPLES]
-    for path, state in zip(paths, EXAMPLES.values(), strict=True):
-        draw_shape(path.stem, Random(f"{state}/{path.stem}"), size=EXAMPLE_SIZE).save(path)
-    return paths
 
 
 def _answer(
@@ -270,63 +135,13 @@ def _answer(
     with store.device_lock:  # one picture at a time, so that others get their turn
         prediction = predictor.predict([image], top_k=top_k)[0]
         run = predictor.last_run
-    return Answer(name, prediction, thumbnail=_thumbnail(image)), run
+    return Answer(name, prediction, thumbnail=thumbnail(image)), run
 
 
-def _thumbnail(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = BytesIO()
-    small.save(buffer, "WEBP", quality=75)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _rows(answers: list[Answer]) -> list[list[Any]]:
-    """Table rows: number, thumbnail, picture, answer, probability, second answer."""
-    rows: list[list[Any]] = []
-    for number, answer in enumerate(answers, start=1):
-        picture = f"<img src='{answer.thumbnail}' alt=''>" if answer.thumbnail else ""
-        if answer.prediction is None:
-            rows.append([number, picture, answer.name, "not read", None, answer.error])
-            continue
-        names, probs = answer.prediction.class_names, answer.prediction.probs
-        second = f"{names[1]} ({100 * probs[1]:.1f} %)" if len(names) > 1 else ""
-        rows.append([number, picture, answer.name, names[0], round(100 * probs[0], 1), second])
-    return rows
-
-
-def _csv_file(answers: list[Answer], top_k: int) -> str:
-    """The table as a file for download, in the columns of the command line's `--csv`."""
-    places = max((len(a.prediction.probs) for a in answers if a.prediction), default=top_k)
-    text = StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(header(places))
-    for answer in answers:
-        top = answer.prediction.to_json() if answer.prediction else []
-        row = {"image": answer.name, "top": top, "error": answer.error}
-        table.writerow(csv_row(row, places))
-    return _served_file("predictions.csv", text.getvalue().encode())
-
-
-def _run_line(run: "RunInfo | None") -> str:
-    if run is None:
-        return ""
-    size = f"{run.image_size} × {run.image_size}"
-    text = f"{run.milliseconds:.0f} ms on {run.device}, {run.precision}, {size} pixels"
-    return f"<p class='quiet'>{escape(text)}</p>"
-
-
-def _choice(*inputs: Any) -> Choice:
-    try:
-        return choice_from_inputs(*inputs)
-    except (ValueError, TypeError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
-
-
-def build(store: Store, sidebar: Sidebar) -> Shown:
-    """Lay the tab out and wire it."""
-    chosen = [component.value for component in sidebar.choice]
-    start = empty_state(store, *chosen)
+def lay_out(store: Store, sidebar: Sidebar) -> PredictTab:
+    """The tab's components; `wire` makes them work."""
+    values = [component.value for component in sidebar.choice]
+    here = Path(__file__)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             with gr.Tabs() as places:
@@ -346,8 +161,8 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
                 with gr.Tab("Draw", id="draw-tab") as draw_tab:
                     draw = gr.HTML(
                         "",
-                        html_template=_PAD,
-                        js_on_load=Path(__file__).with_name("pad.js").read_text("utf-8"),
+                        html_template=here.with_name("pad.html").read_text("utf-8"),
+                        js_on_load=here.with_name("pad.js").read_text("utf-8"),
                         elem_id="draw",
                     )
             with gr.Column(visible=store.first_name == STARTER) as strip:
@@ -360,9 +175,11 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
                     elem_id="examples",
                 )
         with gr.Column(scale=1, min_width=300):
-            prediction = gr.HTML(start, js_on_load=_BAR_CLICK, elem_id="prediction")
+            prediction = gr.HTML(
+                empty_state(store, *values), js_on_load=_CLICKS, elem_id="prediction"
+            )
             table = gr.Dataframe(
-                headers=["#", "", "Picture", "Answer", "%", "Second answer"],
+                headers=list(COLUMNS),
                 datatype=["number", "html", "str", "str", "number", "str"],
                 column_widths=["40px", "56px", "24%", "22%", "56px", "26%"],
                 wrap=True,
@@ -374,7 +191,7 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
             download = gr.DownloadButton("Download as CSV", visible=False, elem_id="download-csv")
             top_k = gr.Slider(
                 1,
-                most_answers(store, *chosen),
+                most_answers(store, *values),
                 value=TOP_K,
                 step=1,
                 label="Answers to show (top k)",
@@ -383,8 +200,31 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
             button = gr.Button("Predict", variant="primary", elem_id="predict")
             heat, truth, explained = heatmap.layout()
     place = gr.Textbox("picture", visible=False)  # the open tab
+    return PredictTab(
+        places=places,
+        picture_tab=picture_tab,
+        draw_tab=draw_tab,
+        place=place,
+        image=image,
+        draw=draw,
+        strip=strip,
+        examples=examples_set,
+        prediction=prediction,
+        table=table,
+        download=download,
+        top_k=top_k,
+        button=button,
+        heat=heat,
+        truth=truth,
+        explained=explained,
+    )
 
-    shown = [prediction, table, download]
+
+def wire(store: Store, sidebar: Sidebar, tab: PredictTab, tabs: gr.Tabs) -> None:
+    """The tab's events. `tabs` are the page's: an untrained network leads to the Train tab."""
+    place, image, draw, top_k = tab.place, tab.image, tab.draw, tab.top_k
+    shown = [tab.prediction, tab.table, tab.download]
+    mapped_to = [tab.heat, tab.explained]
     quiet: dict[str, Any] = {"api_visibility": "private"}
 
     def answer_pictures(pictures: Pictures, k: float, *inputs: Any) -> tuple[str, Any, Any]:
@@ -449,8 +289,8 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
             return ""
         return heatmap.show_truth(heatmap.check(store, loaded(store, *inputs), found))
 
-    everything = [place, image, draw, top_k, *sidebar.choice]
-    seen = [place, image, draw, *sidebar.choice]
+    everything = [*tab.shown, top_k, *sidebar.choice]
+    seen = [*tab.shown, *sidebar.choice]
     image.upload(shown_copies, image, image, show_progress="hidden", **quiet)
     answered = [image.change(answer_pictures, [image, top_k, *sidebar.choice], shown, **quiet)]
     answered.append(
@@ -465,52 +305,46 @@ def build(store: Store, sidebar: Sidebar) -> Shown:
     )
     # The gallery's own change event follows what a person does to it, not what an event puts in.
     answered.append(
-        examples_set.click(
+        tab.examples.click(
             choose_example,
-            [examples_set, top_k, *sidebar.choice],
-            [image, places, *shown],
-            show_progress_on=prediction,
+            [tab.examples, top_k, *sidebar.choice],
+            [image, tab.places, *shown],
+            show_progress_on=tab.prediction,
             **quiet,
         )
     )
-    table.select(open_row, None, image, show_progress="hidden", **quiet)
-    for tab, name in ((picture_tab, "picture"), (draw_tab, "draw")):
+    tab.table.select(open_row, None, image, show_progress="hidden", **quiet)
+    for inner, name in ((tab.picture_tab, "picture"), (tab.draw_tab, "draw")):
         opening = partial(open_place, name)
         answered.append(
-            tab.select(opening, everything[1:], [place, *shown], show_progress="hidden", **quiet)
+            inner.select(opening, everything[1:], [place, *shown], show_progress="hidden", **quiet)
         )
-    answered.append(button.click(answer, everything, shown, **quiet))
+    answered.append(tab.button.click(answer, everything, shown, **quiet))
     top_k.input(
         answer, everything, shown, trigger_mode="always_last", show_progress="minimal", **quiet
     )
     for choosing in sidebar.choosing:  # while weights come, no answer of another model stands here
         choosing.then(instead, sidebar.choice, shown, show_progress="hidden", **quiet)
     for change in sidebar.changes:
-        renewed = [*shown, strip, top_k]
+        renewed = [*shown, tab.strip, top_k]
         answered.append(
-            change.then(answer_anew, everything, renewed, show_progress_on=prediction, **quiet)
+            change.then(answer_anew, everything, renewed, show_progress_on=tab.prediction, **quiet)
         )
     # The map follows the answer, and the check follows the map: neither is delayed.
-    chosen_class = prediction.click(explain_class, seen, [heat, explained], **quiet)
-    mapped = [answer.then(explain, seen, [heat, explained], **quiet) for answer in answered]
+    chosen_class = tab.prediction.click(explain_class, seen, mapped_to, **quiet)
+    mapped = [answer.then(explain, seen, mapped_to, **quiet) for answer in answered]
     for done in (*mapped, chosen_class):
-        done.then(check, [explained, *sidebar.choice], truth, show_progress="hidden", **quiet)
-    return Shown([place, image, draw])
+        done.then(
+            check, [tab.explained, *sidebar.choice], tab.truth, show_progress="hidden", **quiet
+        )
+    # The button under the words on an untrained network.
+    tab.prediction.select(
+        lambda: gr.Tabs(selected="train-tab"), None, tabs, show_progress="hidden", **quiet
+    )
 
 
-_BAR_CLICK = """element.addEventListener("click", (event) => {
+_CLICKS = """element.addEventListener("click", (event) => {
   const bar = event.target.closest("button[data-class]");
   if (bar) trigger("click", { index: bar.dataset.class });
+  if (event.target.closest("button[data-tab]")) trigger("select");
 });"""
-_PAD = """<div class="pad">
-  <div class="pad-paper">
-    <canvas width="448" height="448" aria-label="Drawing pad" tabindex="0"></canvas>
-    <p class="pad-hint">Draw one large shape here</p>
-  </div>
-  <div class="pad-tools">
-    <label>Brush <input type="range" name="pad-width" min="6" max="36" value="14"></label>
-    <label>Colour <input type="color" name="pad-colour" value="#111111"></label>
-    <button type="button" class="pad-undo">Undo</button>
-    <button type="button" class="pad-clear">Clear</button>
-  </div>
-</div>"""

@@ -4,9 +4,10 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgg.downloads import cached_weights
 from vgg.options import (
@@ -15,6 +16,7 @@ from vgg.options import (
     architecture_name,
     depth_and_norm,
 )
+from vgg.ui.turns import Turns
 from vgg.weights import (
     STARTER,
     ListedModel,
@@ -74,7 +76,7 @@ class Store:
     """Finds configs and predictors for the page. Safe to use from many threads."""
 
     settings: Settings = Settings()
-    device_lock: threading.Lock = field(default_factory=threading.Lock)
+    device_lock: Turns = field(default_factory=Turns)
     # Models that strangers trained on a public page, by a key that only their owner has.
     private: dict[str, Path] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
@@ -189,6 +191,18 @@ class Store:
             while len(self._loaded) > KEPT_MODELS:
                 self._loaded.popitem(last=False)
             return predictor
+
+    def training_lock(self) -> AbstractContextManager[Any]:
+        """What a training holds while a batch is on the device.
+
+        On a GPU it takes its turn with the predictions. A processor can do both at once: one batch
+        of a large network takes a hundred times as long as a small one's answer, so the training
+        stands back (see `step_back`) instead of making the answers wait.
+        """
+        from vgg.device import choose_device
+
+        is_cpu = choose_device(self.settings.device).type == "cpu"
+        return nullcontext() if is_cpu else self.device_lock
 
     def warm_up(self) -> None:
         """Load torch and the first model in the background, once. Called when the first page has

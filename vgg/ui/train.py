@@ -1,18 +1,17 @@
 """The Train tab: pictures, how, and watching it learn. The work itself runs in `jobs`."""
 
-import logging
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from vgg.images import IMAGE_SUFFIXES
-from vgg.options import DEFAULT_BUDGET, TrainOptions
-from vgg.ui.jobs import Jobs
+from vgg.ui import after, how
+from vgg.ui.jobs import WAITING, Job, Jobs
 from vgg.ui.pictures import (
+    SAMPLE_COUNT,
     PictureSet,
     describe,
     forget,
@@ -20,120 +19,31 @@ from vgg.ui.pictures import (
     from_folder,
     from_sample,
     from_zip,
+    headline,
+    lend,
     sentence,
 )
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
-from vgg.ui.store import NEW, Choice, Store
-from vgg.ui.watch import NO_JOB, curve, status
-from vgg.weights import STARTER
-
-log = logging.getLogger(__name__)
+from vgg.ui.sidebar import Sidebar, choice_from_inputs, choose
+from vgg.ui.store import Store
+from vgg.ui.watch import NO_JOB, curve, line, others, status
 
 BOXES = 10  # classes that can be filled one by one
 OPEN_BOXES = 2
-TIMES = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
-OWN_TIME, EPOCHS = "Own time", "Epochs"
-MODES = {
-    "Automatic": "auto",
-    "Head only": "probe",
-    "Whole network": "finetune",
-    "From scratch": "scratch",
-}
-# What strangers may ask of a public page.
-PUBLIC_SECONDS = 120.0
-PUBLIC_EPOCHS = 30
-
-
-def options_of(
-    store: Store,
-    choice: Choice,
-    mode: str,
-    time: str,
-    seconds: float | None,
-    epochs: float | None,
-    image_size: float | None,
-    augment: bool,
-    seed: float | None,
-) -> TrainOptions:
-    """The tab's raw values as options; `ValueError` says which makes no sense."""
-    kind = MODES.get(mode)
-    if kind is None:
-        raise ValueError(f"unknown mode {mode!r}")
-    budget = float(seconds or 0) if time == OWN_TIME else TIMES.get(time)
-    if store.settings.public:
-        if budget is not None and budget > PUBLIC_SECONDS:
-            raise ValueError(f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds")
-        if time == EPOCHS and (epochs or 0) > PUBLIC_EPOCHS:
-            raise ValueError(f"this public page trains for at most {PUBLIC_EPOCHS} epochs")
-    return TrainOptions(
-        **start_from(store, choice, kind),
-        epochs=int(epochs or 0) if time == EPOCHS else None,
-        budget_s=budget if time != EPOCHS else None,
-        image_size=int(image_size) if image_size else None,
-        augment=bool(augment),
-        seed=int(seed or 0),
-        device=store.settings.device,
-        precision=store.settings.precision,
-    )
-
-
-def start_from(store: Store, choice: Choice, mode: str) -> dict[str, Any]:
-    """Which network the sidebar's choice means for a training."""
-    config = store.config(choice)
-    # The starter's trunk knows drawn shapes only; left alone, pictures are learned from scratch.
-    from_scratch = mode == "scratch" or choice.model == NEW
-    if from_scratch or (choice.model == STARTER and mode == "auto"):
-        return {
-            "mode": "scratch",
-            "depth": config.depth,
-            "batch_norm": config.batch_norm,
-            "width": config.width,
-            "head": config.head,
-        }
-    spec = choice.architecture if choice.is_imagenet else store.spec_of(choice.model)
-    return {"mode": mode, "model": spec}
-
-
-def plan(store: Store, pictures: PictureSet | None, values: Sequence[Any], inputs: Any) -> str:
-    """One sentence on what will happen."""
-    if pictures is None:
-        return ""
-    try:
-        choice = choice_from_inputs(*inputs)
-        options = options_of(store, choice, *values)
-        config = store.config(choice)
-    except (ValueError, TypeError) as error:
-        return f"<p class='problem'>{escape(sentence(str(error)))}</p>"
-    name = f"VGG-{config.depth}{' with batch norm' if config.batch_norm else ''}"
-    total = len(pictures.index.samples)
-    what = f"{name} learns from scratch"
-    if options.mode != "scratch":
-        source = "ImageNet's" if choice.is_imagenet else f"{choice.model}'s"
-        what = f"{source} {name} stays as it is, and a new last layer learns from its outputs"
-        if options.mode == "finetune":
-            what += ", then its last stages learn too"
-        elif options.mode == "auto":
-            what += ", then its last stages, where the time is enough"
-    last = f"{options.epochs} epochs"
-    if options.epochs is None:
-        last = f"at most {(options.seconds or DEFAULT_BUDGET):.0f} s"
-    kept = sum(sample.part == "held_out" for sample in pictures.index.samples) or round(total / 5)
-    rough = "about " if kept == round(total / 5) else ""
-    text = f"{what}; {last}; {rough}{kept} of {total} pictures are held out to test it."
-    if config.num_classes != len(pictures.index.class_names):
-        text += f" It gets the folder's {len(pictures.index.class_names)} classes."
-    return f"<p class='plan'>{escape(text)}</p>"
+REMEMBERED = 20  # trainings that a browser finds again
+LISTED = 6  # of them at once
+STEPS = ("1. Pictures", "2. How", "3. Watch")
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a visitor's page knows of its job. These stand outside of the tabs: what lies in a tab
-    that is not open is not there for the browser, and would forget the job at a reload.
+    """What a visitor's page knows of its jobs. These stand outside of the tabs: what lies in a tab
+    that is not open is not there for the browser, and would forget the jobs at a reload.
 
-    `finished` is the name of the model that was just made.
+    `mine` holds the ids of the jobs, that which is shown first. `finished` is the name of the model
+    that was just made.
     """
 
-    job_id: gr.BrowserState
+    mine: gr.BrowserState
     clock: gr.Timer
     finished: gr.Textbox
 
@@ -141,32 +51,49 @@ class Session:
 def begin_session() -> Session:
     """Make a session's parts; call it where the tabs are not yet begun."""
     # The secret is no lock: the id itself, which can't be guessed, is the key to the job.
-    remembered = gr.BrowserState("", storage_key="vgg-studio-job", secret="vgg-studio")
+    remembered = gr.BrowserState([], storage_key="vgg-studio-jobs", secret="vgg-studio")
     # A text box, out of sight, because its change reaches the browser, and a State's does not
     # always.
     finished = gr.Textbox(visible="hidden", elem_id="finished")
     return Session(remembered, gr.Timer(1.0, active=False), finished)
 
 
-def build(store: Store, jobs: Jobs, sidebar: Sidebar, session: Session, page: gr.Blocks) -> None:
-    """Lay the tab out and wire it."""
+def step(number: int, words: str = "", *, is_open: bool | None = None) -> Any:
+    """An update of a step's line, and whether it stands open; None leaves that as it is."""
+    label = f"{STEPS[number - 1]}{' · ' * bool(words)}{words}"
+    return gr.Accordion(label) if is_open is None else gr.Accordion(label, open=is_open)
+
+
+def build(
+    store: Store,
+    jobs: Jobs,
+    sidebar: Sidebar,
+    session: Session,
+    page: gr.Blocks,
+    tabs: gr.Tabs,
+    picture: list[Any],
+) -> after.After:
+    """Lay the tab out and wire it. `picture` are the places of the Predict tab's picture, as
+    `after.wire` takes them."""
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     pictures = gr.State(None, delete_callback=forget)
-    job_id, clock, finished = session.job_id, session.clock, session.finished
-    defaults = TrainOptions()
+    mine, clock, finished = session.mine, session.clock, session.finished
 
     with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=300):
-            gr.HTML("<h2>1. Pictures</h2>")
+        with (
+            gr.Column(scale=1, min_width=300),
+            gr.Accordion(STEPS[0], elem_id="step-pictures", elem_classes="step") as first,
+        ):
             with gr.Tabs():
                 with gr.Tab("Zip"):
                     gr.HTML(_ZIP_HELP)
                     zip_file = gr.File(
                         label="A zip with one folder a class",
                         file_types=[".zip"],
+                        height=140,
                         elem_id="train-zip",
                     )
-                with gr.Tab("Class by class"):
+                with gr.Tab("By class"):
                     boxes = _class_boxes()
                     use_boxes = gr.Button("Use these classes", elem_id="train-boxes")
                 with gr.Tab("Folder", visible=not store.settings.public):
@@ -177,109 +104,131 @@ def build(store: Store, jobs: Jobs, sidebar: Sidebar, session: Session, page: gr
                     )
                     use_folder = gr.Button("Use this folder", elem_id="use-folder")
                 with gr.Tab("Sample"):
-                    gr.HTML("<p class='quiet'>Eight drawn shapes, 200 pictures each.</p>")
+                    gr.HTML(f"<p class='quiet'>Eight drawn shapes, {SAMPLE_COUNT} of each.</p>")
                     sample = gr.Button("Use the sample shapes", elem_id="train-sample")
             about = gr.HTML("", elem_id="train-pictures")
+        with (
+            gr.Column(scale=1, min_width=300),
+            gr.Accordion(STEPS[1], elem_id="step-how", elem_classes="step") as second,
+        ):
+            choices = how.lay_out(store, [component.value for component in sidebar.choice])
+    with (
+        gr.Accordion(STEPS[2], open=False, elem_id="step-watch", elem_classes="step") as third,
+        gr.Row(equal_height=False),
+    ):
         with gr.Column(scale=1, min_width=300):
-            gr.HTML("<h2>2. How</h2>")
-            mode = gr.Radio(list(MODES), value="Automatic", label="Mode", elem_id="mode")
-            times = [*TIMES, OWN_TIME, EPOCHS]
-            if store.settings.public:
-                times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
-            budget = gr.Radio(times, value="2 min", label="Time", elem_id="budget")
-            seconds = gr.Number(
-                60, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds"
-            )
-            epochs = gr.Number(
-                10, label="Epochs", minimum=1, precision=0, visible=False, elem_id="epochs"
-            )
-            with gr.Accordion("More", open=False):
-                image_size = gr.Number(
-                    None,
-                    label="Image size in pixels",
-                    info="Empty: chosen from the pictures and the time",
-                    precision=0,
-                    elem_id="image-size",
-                )
-                augment = gr.Checkbox(
-                    defaults.augment,
-                    label="Show each picture a little changed",
-                    info="From scratch only: mirrored, shifted, a part hidden",
-                    elem_id="augment",
-                )
-                seed = gr.Number(
-                    defaults.seed,
-                    label="Seed",
-                    info="The same seed gives the same training",
-                    precision=0,
-                    elem_id="seed",
-                )
-                name = gr.Textbox(
-                    label="Name of the model", placeholder="as the pictures", elem_id="model-name"
-                )
-            plan_box = gr.HTML("", elem_id="plan")
-            with gr.Row():
-                train_button = gr.Button("Train", variant="primary", elem_id="train")
-                stop = gr.Button("Stop", visible=False, elem_id="stop")
-            gr.HTML("<h2>3. Watch</h2>")
             job_box = gr.HTML(NO_JOB, elem_id="job-status")
+            stop = gr.Button("Stop (keeps the best so far)", visible=False, elem_id="stop")
+            ways_on = after.lay_out()
+            others_box = gr.HTML("", js_on_load=_JOB_CLICK, elem_id="other-jobs")
+        with gr.Column(scale=1, min_width=300):
             curve_box = gr.HTML("", elem_id="curve")
 
-    values = [mode, budget, seconds, epochs, image_size, augment, seed]
-    watched = [job_box, curve_box, stop, train_button, clock, finished]
+    steps = [first, second, third]
+    watched = [job_box, others_box, curve_box, stop, ways_on.row, third, clock, finished]
+    values, chosen = choices.values, sidebar.choice
 
     def take(make: Any) -> Any:
-        def handler(old: PictureSet | None, *inputs: Any) -> tuple[Any, str, Any]:
+        def handler(old: PictureSet | None, ids: Any, *inputs: Any) -> tuple[Any, ...]:
             try:
                 found = make(*inputs)
             except ValueError as error:
                 raise gr.Error(sentence(str(error)), print_exception=False) from error
             if found is None:
-                return gr.skip(), gr.skip(), gr.skip()
+                return gr.skip(), gr.skip(), gr.skip(), *[gr.skip()] * len(steps)
             forget(old)
-            return found, describe(found), found.name
+            shown = next(iter(jobs.of(ids)), None)
+            going = shown is not None and not shown.is_over
+            opened = (
+                step(1, headline(found), is_open=True),
+                step(2, is_open=True),
+                step(3, line(jobs, shown), is_open=going),
+            )
+            return found, describe(found), found.name, *opened
 
         return handler
 
     def boxes_taken(*flat: Any) -> PictureSet | None:
         return from_boxes(store, list(zip(flat[::2], flat[1::2], strict=True)))
 
-    def plan_now(found: PictureSet | None, *inputs: Any) -> str:
-        return plan(store, found, inputs[: len(values)], inputs[len(values) :])
+    def plan_now(found: PictureSet | None, *inputs: Any) -> tuple[str, str]:
+        now, choice = inputs[: len(values)], inputs[len(values) :]
+        return how.origin(store, now[0], *choice), how.plan(store, found, now, choice)
 
-    def start(found: PictureSet | None, label: str, *inputs: Any) -> tuple[Any, ...]:
+    def start(found: PictureSet | None, ids: Any, label: str, *inputs: Any) -> tuple[Any, ...]:
         if found is None:
             raise gr.Error("Choose pictures first: step 1.", print_exception=False)
         try:
             choice = choice_from_inputs(*inputs[len(values) :])
-            options = options_of(store, choice, *inputs[: len(values)])
-            job = jobs.submit(found.folder, label or found.name, options, owned=found.owned)
+            options = how.options_of(store, choice, *inputs[: len(values)])
+            job = submit(found, label, options)
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(str(error)), print_exception=False) from error
-        # The job owns the pictures now; a second training takes them anew.
-        left = None if found.owned else found
-        return left, job.id, *watch(job.id, "")
+        known = [job.id, *[other.id for other in jobs.of(ids)]][:REMEMBERED]
+        folded = (
+            step(1, headline(found), is_open=False),
+            step(2, how.headline(options), is_open=False),
+        )
+        shown = watch(known, "")
+        return known, *folded, *shown[:5], step(3, line(jobs, job), is_open=True), *shown[6:]
 
-    def watch(identity: str, told: str) -> tuple[Any, ...]:
-        job = jobs.find(identity)
-        if job is None:
-            return NO_JOB, "", gr.Button(visible=False), gr.skip(), gr.Timer(active=False), told
-        going = not job.is_over
-        made = jobs.model(job)
+    def submit(found: PictureSet, label: str, options: Any) -> Job:
+        lent = lend(found)
+        try:
+            return jobs.submit(lent, label or found.name, options, owned=found.owned)
+        except ValueError:
+            if found.owned:
+                shutil.rmtree(lent, ignore_errors=True)
+            raise
+
+    def watch(ids: Any, told: str) -> tuple[Any, ...]:
+        found = jobs.of(ids)
+        going = any(not job.is_over for job in found)
+        ended = [job for job in found if jobs.model(job)]
+        newest = max(ended, key=lambda job: job.ended or 0, default=None)
+        shown = found[0] if found else None
         return (
-            status(jobs, job),
-            curve(job),
-            gr.Button(visible=going, interactive=not job.stop.is_set()),
-            gr.Button("Train another" if going else "Train"),
+            status(jobs, shown) or NO_JOB,
+            others(jobs, found[1:LISTED]),
+            curve(shown),
+            stop_button(shown),
+            gr.Row(visible=bool(shown and jobs.model(shown))),
+            step(3, line(jobs, shown)),
             gr.Timer(active=going),
-            made,
+            jobs.model(newest) if newest else told,
         )
 
-    def stop_job(identity: str) -> None:
-        if job := jobs.find(identity):
-            jobs.stop(job)
+    def restore(ids: Any, told: str) -> tuple[Any, ...]:
+        """After a reload the page comes back to the training."""
+        found, shown = jobs.of(ids), watch(ids, told)
+        if not found:
+            return gr.skip(), gr.skip(), gr.skip(), *shown
+        job = found[0]
+        counts = (job.last("scan") or {"counts": {}})["counts"]
+        words = f"{sum(counts.values())} pictures in {len(counts)} classes" if counts else ""
+        folded = step(1, words, is_open=False), step(2, how.headline(job.options), is_open=False)
+        opened = step(3, line(jobs, job), is_open=True)
+        tab = gr.skip() if job.is_over else gr.Tabs(selected="train-tab")
+        return tab, *folded, *shown[:5], opened, *shown[6:]
 
-    taken = [pictures, about, name]
+    def stop_button(job: Job | None) -> Any:
+        if job is None or job.is_over:
+            return gr.Button(visible=False)
+        words = "Stop (keeps the best so far)"
+        if job.state == WAITING:
+            words = "Take it out of the queue"
+        if job.stop.is_set():
+            words = "Stopping …"
+        return gr.Button(words, visible=True, interactive=not job.stop.is_set())
+
+    def stop_job(ids: Any) -> None:
+        if found := jobs.of(ids):
+            jobs.stop(found[0])
+
+    def show_other(ids: Any, event: gr.EventData) -> list[str]:
+        known = [job.id for job in jobs.of(ids)]
+        return sorted(known, key=lambda known_id: known_id != event.job)
+
     sources: list[tuple[Any, Any, list[gr.components.Component]]] = [
         (zip_file.upload, partial(from_zip, store), [zip_file]),
         (use_boxes.click, boxes_taken, boxes),
@@ -287,24 +236,33 @@ def build(store: Store, jobs: Jobs, sidebar: Sidebar, session: Session, page: gr
         (folder.submit, partial(from_folder, store), [folder]),
         (sample.click, partial(from_sample, store), []),
     ]
+    taken = [pictures, about, choices.name, *steps]
+    planned = [pictures, *values, *chosen], [choices.origin, choices.plan]
     for listen, make, given in sources:
-        event = listen(take(make), [pictures, *given], taken, api_visibility="private")
-        event.then(plan_now, [pictures, *values, *sidebar.choice], plan_box, **quiet)
+        event = listen(
+            take(make), [pictures, mine, *given], taken, show_progress_on=about,
+            api_visibility="private",
+        )  # fmt: skip
+        event.then(plan_now, *planned, **quiet)
     for component in values:
-        component.change(plan_now, [pictures, *values, *sidebar.choice], plan_box, **quiet)
-    for ready in sidebar.changes:
-        ready.then(plan_now, [pictures, *values, *sidebar.choice], plan_box, **quiet)
-    budget.change(
-        lambda time: (gr.Number(visible=time == OWN_TIME), gr.Number(visible=time == EPOCHS)),
-        budget,
-        [seconds, epochs],
-        **quiet,
+        component.change(plan_now, *planned, **quiet)
+    inputs = [pictures, mine, choices.name, *values, *chosen]
+    choices.train.click(start, inputs, [mine, first, second, *watched], **quiet)
+    stop.click(stop_job, mine, None, queue=False, **quiet)
+    others_box.click(show_other, mine, mine, **quiet).then(
+        watch, [mine, finished], watched, **quiet
     )
-    inputs = [pictures, name, *values, *sidebar.choice]
-    train_button.click(start, inputs, [pictures, job_id, *watched], **quiet)
-    stop.click(stop_job, job_id, None, queue=False, **quiet)
-    clock.tick(watch, [job_id, finished], watched, queue=False, **quiet)
-    page.load(watch, [job_id, finished], watched, **quiet)
+    clock.tick(watch, [mine, finished], watched, queue=False, **quiet)
+    found_again = [tabs, first, second, *watched]
+    page.load(restore, [mine, finished], found_again, queue=False, **quiet)
+    # A model that was just trained is chosen at once, and the other tabs follow.
+    sidebar.changes.append(
+        finished.change(lambda name: choose(store, name), finished, sidebar.shown, **quiet)
+    )
+    after.wire(store, jobs, ways_on, mine, sidebar, tabs, picture)
+    for ready in sidebar.changes:
+        ready.then(plan_now, *planned, **quiet)
+    return ways_on
 
 
 def _class_boxes() -> list[gr.components.Component]:
@@ -342,3 +300,7 @@ def _class_boxes() -> list[gr.components.Component]:
 _ZIP_HELP = """<p class="quiet">Put the pictures of each class into a folder of its own, named as
 the class, and pack the folders: <code>photos.zip</code> with <code>cat/</code>, <code>dog/</code>,
 <code>owl/</code>.</p>"""
+_JOB_CLICK = """element.addEventListener("click", (event) => {
+  const job = event.target.closest("button[data-job]");
+  if (job) trigger("click", { job: job.dataset.job });
+});"""

@@ -1,11 +1,21 @@
 """What a training job shows: its state, its big number, its curves."""
 
+import time
+from collections.abc import Sequence
 from html import escape
 
 from vgg.ui import plots
+from vgg.ui.how import duration
 from vgg.ui.jobs import DONE, RUNNING, STOPPED, WAITING, Event, Job, Jobs
 from vgg.ui.pictures import sentence
 
+# What is told of work that comes before the epochs: (done, total) put into words.
+STEPS = {
+    "download": "downloading the weights: {0:.0f} of {1:.0f} MB",
+    "read": "reading the files: {0:.0f} of {1:.0f}",
+    "decode": "reading the pictures: {0:.0f} of {1:.0f}",
+    "features": "{0:.0f} of {1:.0f} pictures went through the network",
+}
 NO_JOB = "<p class='quiet'>Nothing has been trained yet. Choose pictures, then press Train.</p>"
 
 
@@ -47,33 +57,70 @@ def _state(jobs: Jobs, job: Job) -> str:
     name = f"“{job.name}”"
     if job.state == WAITING:
         place = jobs.place(job)
-        others = "one training" if place == 1 else f"{place} trainings"
-        return f"{name} waits: place {place} in the queue, {others} before it"
+        before = "one training" if place == 1 else f"{place} trainings"
+        return f"{name} waits: place {place} in the queue, {before} before it"
     if job.state == RUNNING:
         return f"{name} is learning"
     if job.state == DONE:
         return f"{name} is ready and chosen"
     if job.state == STOPPED:
-        kept = "the best so far is kept" if job.result else "before anything was learned"
-        return f"{name} was stopped; {kept}"
+        kept = "; the best so far is kept" if job.result else " before anything was learned"
+        return f"{name} was stopped{kept}"
     return f"{name} could not be trained"
 
 
 def _progress(job: Job, epochs: list[Event]) -> str:
+    """How far the work is, how fast, and how long it will take."""
     if job.state != RUNNING:
         if job.result:
-            return f"{job.result['seconds']:.0f} s, {job.result['images']} pictures"
+            return f"{duration(job.result['seconds'])}, {job.result['images']} pictures"
         return ""
-    if epochs:
-        last = epochs[-1]
-        return (
-            f"epoch {last['number']} of {last['epochs']} · "
-            f"{last['pictures_per_second']:.0f} pictures a second · "
-            f"{last['seconds_left']:.0f} s left"
-        )
-    if step := job.last("features"):
-        return f"looked at {step['done']} of {step['total']} pictures"
-    return "looking at the pictures …"
+    last = next((e for e in reversed(job.events) if e["kind"] in (*STEPS, "epoch")), None)
+    parts = ["getting ready …"]
+    if last and last["kind"] == "epoch":
+        parts = [
+            f"epoch {last['number']} of {last['epochs']}",
+            f"{last['pictures_per_second']:.0f} pictures a second",
+        ]
+        if last["number"] == last["epochs"]:
+            parts = ["measuring what it has learned …"]
+    elif last:
+        scale = 1e6 if last["kind"] == "download" else 1
+        counts = (last["done"] / scale, last["total"] / scale)
+        parts = [STEPS[last["kind"]].format(*counts)]
+    if last and last.get("seconds_left"):
+        parts.append(f"{duration(last['seconds_left'])} left")
+    since = time.time() - (job.started or time.time())
+    most = job.options.seconds
+    parts.append(f"{duration(since)}{f' of at most {duration(most)}' if most else ' so far'}")
+    return " · ".join(parts)
+
+
+def line(jobs: Jobs, job: Job | None) -> str:
+    """The job in a few words: `shapes: 86 % of 83 pictures`."""
+    if job is None:
+        return ""
+    if job.result and job.result.get("accuracy") is not None:
+        accuracy, count = job.result["accuracy"], job.result["held_out"]
+        return f"{job.name}: {100 * accuracy:.0f} % of {count} pictures"
+    if job.state == RUNNING:
+        epochs = job.all("epoch")
+        return f"{job.name}: {100 * epochs[-1]['held_out']:.0f} % so far" if epochs else job.name
+    if job.state == WAITING:
+        return f"{job.name} waits: place {jobs.place(job)} in the queue"
+    return f"{job.name} was stopped" if job.state == STOPPED else f"{job.name}: failed"
+
+
+def others(jobs: Jobs, mine: Sequence[Job]) -> str:
+    """A person's other trainings, each a button that shows it."""
+    if not mine:
+        return ""
+    buttons = "".join(
+        f"<li><button type='button' data-job='{escape(job.id)}'>{escape(line(jobs, job))}"
+        "</button></li>"
+        for job in mine
+    )
+    return f"<p class='quiet'>Your other trainings</p><ul class='other-jobs'>{buttons}</ul>"
 
 
 def curve(job: Job | None) -> str:
