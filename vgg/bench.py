@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vgg.busy import busy_rows
 from vgg.device import choose_device
 from vgg.measuring import BenchReport, Plan, Row, describe_machine, in_turn, make_row, timed
 from vgg.model import VGG
@@ -186,4 +187,5 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "overhead": overhead_rows,
     "first": first_prediction_rows,
     "predict": prediction_rows,
+    "busy": busy_rows,
 }
