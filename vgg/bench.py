@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vgg.busy import busy_rows
 from vgg.command_speed import bulk_rows, memory_rows
 from vgg.device import choose_device
 from vgg.gradcam import heat_maps
@@ -279,4 +280,5 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "explain": explanation_rows,
     "steps": step_rows,
     "probe": probe_rows,
+    "busy": busy_rows,
 }

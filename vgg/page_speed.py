@@ -208,7 +208,8 @@ def environment(folder: Path) -> dict[str, str]:
     local = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
     quiet = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP", "GRADIO_TEMP_DIR"), str(folder))
-    return kept | local | quiet | temporary
+    cache = {"VGG_STUDIO_CACHE": str(folder / "cache")}
+    return kept | local | quiet | temporary | cache
 
 
 def _free_port() -> int:
