@@ -63,6 +63,7 @@ ORDER = (
     "vgg.recipe",
     "vgg.evaluation",
     "vgg.export",
+    "vgg.space",
     "vgg.hub",
     "vgg.features",
     "vgg.film",
@@ -89,6 +90,7 @@ ORDER = (
     "vgg.images",
     "vgg.formats",
     "vgg.shapes",
+    "vgg.cards",
     "vgg.anatomy",
     "vgg.options",
 )

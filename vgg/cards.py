@@ -230,6 +230,13 @@ def _loading(config: ModelConfig, repo_id: str | None, *, onnx: bool) -> str:
                 f'answer = pipeline("image-classification", model="{repo_id}")'
             ),
         ]
+    elif repo_id and config.head == "fc" and config.width != 1:
+        parts.append("timm can't load it: its VGG knows the full width only.")
+    if repo_id and fits_timm(config) and config.pretrained_cfg.size >= 8 * 32:
+        parts.append(
+            f"At {config.pretrained_cfg.size} pixels timm slides the first fully connected layer "
+            "over the maps, where VGG Studio pools them to 7 x 7: answers differ a little."
+        )
     if onnx:
         parts += [
             "Without VGG Studio: `model.onnx` takes a raw picture, uint8 RGB (height, width, 3) of "
