@@ -1,14 +1,12 @@
 """A push: all of a model arrives, or nothing that can be seen; with the caller's own token alone.
 
-The Hub's client reads its environment when it is imported, so one child process does the pushing,
-against the fake Hub.
+One child process does the pushing, see `ask` in conftest.py.
 """
 
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Ask
 from fake_hub import FakeHub, Faults, hub_environment
 from safetensors.torch import load_file
 
@@ -30,30 +29,6 @@ from vgg.shapes import SHAPES, draw_shape
 from vgg.transforms import normalise, to_uint8
 from vgg.weights import load_model
 
-CHILD = """
-import contextlib, io, json, sys
-from vgg import load_model
-from vgg.cli import main
-from vgg.hub import push
-
-def cli(*arguments):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(arguments)
-    return [status, out.getvalue(), err.getvalue()]
-
-for line in sys.stdin:
-    try:
-        answer = {"value": eval(line)}
-    except ValueError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer, default=str), flush=True)
-"""
-TOKENS = {
-    "hf_ada": ("ada", "write"),
-    "hf_ada_reads": ("ada", "read"),
-    "hf_bob": ("bob", "write"),
-}
 TRAINING = {"mode": "scratch", "images": 60, "held_out": 12, "accuracy": 0.75,
             "accuracy_interval": [0.468, 0.911]}  # fmt: skip
 METRICS = {
@@ -62,45 +37,6 @@ METRICS = {
     "options": {"model": None},
     "evaluation": {"pictures": [{"image": "cat/secret.jpg"}]},
 }
-Ask = Callable[[str], dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    with FakeHub(tmp_path_factory.mktemp("hub"), tokens=TOKENS) as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(running_hub: FakeHub) -> Iterator[FakeHub]:
-    running_hub.requests.clear()
-    yield running_hub
-    running_hub.faults = Faults()
-
-
-@pytest.fixture(scope="module")
-def ask(running_hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    home = tmp_path_factory.mktemp("home")
-    # A token of this machine's owner lies there: what is pushed must never be pushed with it.
-    environment = hub_environment(running_hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        env=environment,
-        cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdin
-        assert child.stdout
-        to_child, from_child = child.stdin, child.stdout
-
-        def evaluate(line: str) -> dict[str, Any]:
-            print(line, file=to_child, flush=True)
-            return json.loads(from_child.readline())
-
-        yield evaluate
-        to_child.close()
 
 
 @pytest.fixture(scope="module")

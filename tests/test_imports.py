@@ -43,6 +43,7 @@ ORDER = (
     "vgg.ui.pictures",
     "vgg.ui.jobs",
     "vgg.ui.store",
+    "vgg.ui.zero",
     "vgg.ui.turns",
     "vgg.ui.plots",
     "vgg.ui",
