@@ -225,7 +225,9 @@ def without_rights(python: str | Path) -> list[str]:
         return []
     drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
     other = [*drop, "--reuid=65534", "--regid=65534", "--clear-groups"]
-    usable = subprocess.run([*other, python, "-c", ""], capture_output=True).returncode == 0
+    usable = (
+        subprocess.run([*other, python, "-c", "import PIL"], capture_output=True).returncode == 0
+    )
     return other if usable else drop  # root's own Python may be closed to others
 
 
