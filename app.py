@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             page = build(replace(settings, model=STARTER))
         if options.share and auth is None:
             print("The link is open to anyone who has it; --auth USER:PASSWORD closes it.")
-        page.launch(
+        _, address, link = page.launch(
+            prevent_thread_lock=True,
             server_name=options.host,
             server_port=options.port,
             share=options.share or None,
@@ -104,6 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mcp_server=options.mcp,
             **launch_options(settings),
         )
+        if options.share and link is None and not is_space():
+            print(
+                "No link could be made, most likely because Gradio's servers can't be reached from "
+                f"here; the page itself goes on at {address}",
+                flush=True,
+            )
+        page.block_thread()
     except (ValueError, OSError) as error:
         print(f"vgg: {one_line(error)}", file=sys.stderr)
         return 2

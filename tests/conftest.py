@@ -115,16 +115,34 @@ def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A running `python app.py`: its address, and where its standard error goes."""
+    """A running `python app.py`: its address, and where its standard error goes. `before` is what
+    it printed up to its address."""
 
     url: str
     log: Path
+    process: subprocess.Popen[str]
+    before: tuple[str, ...] = ()
+
+    def wait_for(self, words: str) -> str:
+        """The next line that it prints with these words in it; empty where it ends without."""
+        lines = read_until(self.process.stdout, words)
+        return lines[-1] if lines and words in lines[-1] else ""
+
+
+def read_until(lines: Any, words: str) -> list[str]:
+    """Lines up to the first with these words in it, or to the end."""
+    read = []
+    for line in lines:
+        read.append(line)
+        if words in line:
+            break
+    return read
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
+def serving(folder: Path, *arguments: str | Path, **variables: str) -> Iterator[Server]:
     """Run `python app.py` in a process of its own, with a Hub that takes calls and never answers;
-    what it writes goes into `folder`."""
+    what it writes goes into `folder`. `variables` are set in its environment."""
     from fake_hub import hub_environment
 
     with socket.socket() as silent, socket.socket() as probe:
@@ -137,6 +155,7 @@ def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
         environment = hub_environment(hub, folder / "hub") | {
             "GRADIO_TEMP_DIR": str(folder / "served"),
             "PYTHONUNBUFFERED": "1",
+            **variables,
         }
         log = folder / "log.txt"
         with log.open("w") as errors:
@@ -150,9 +169,9 @@ def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
             )
         with process:
             try:
-                started = next((line for line in process.stdout if "Running on" in line), None)
-                assert started, log.read_text()
-                yield Server(f"http://127.0.0.1:{port}", log)
+                before = read_until(process.stdout, "Running on")
+                assert any("Running on" in line for line in before), log.read_text()
+                yield Server(f"http://127.0.0.1:{port}", log, process, tuple(before))
             finally:
                 process.terminate()
 
