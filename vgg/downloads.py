@@ -107,8 +107,9 @@ def _reach_hub(repo_id: str, wanted: str) -> None:
         raise _unavailable(wanted, why)
 
 
-def why_unreachable(page: str) -> str | None:
-    """Ask the Hub for a sign of life at one of its pages; None where it gives one.
+def why_unreachable(page: str, *, token: bool = True) -> str | None:
+    """Ask the Hub for a sign of life at one of its pages; None where it gives one. `token`: the one
+    of this machine may go along.
 
     The Hub's own client would try again for half a minute.
     """
@@ -122,7 +123,7 @@ def why_unreachable(page: str) -> str | None:
 
     def ask() -> None:
         try:
-            head, headers = get_session().head, build_hf_headers(token=False)
+            head, headers = get_session().head, build_hf_headers(token=None if token else False)
             url = f"{constants.ENDPOINT}/{page}"
             answers.put(head(url, headers=headers, timeout=REACH_SECONDS).status_code)
         except Exception as error:  # any failure of name, network, proxy or certificate

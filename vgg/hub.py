@@ -145,7 +145,7 @@ def sign_in(token: str | None) -> "HfApi":
     # The Hub's Xet transfer needs servers of its own; plain uploads work wherever the Hub does.
     constants.HF_HUB_DISABLE_XET = True
     check_token(token)
-    if why := why_unreachable("api/whoami-v2"):
+    if why := why_unreachable("api/whoami-v2", token=False):
         raise ValueError(f"nothing was sent: {why}")
     api = HfApi(token=(token or "").strip(), endpoint=constants.ENDPOINT)
     access = api.whoami().get("auth", {}).get("accessToken", {})
