@@ -237,6 +237,11 @@ def _loading(config: ModelConfig, repo_id: str | None, *, onnx: bool) -> str:
             f"At {config.pretrained_cfg.size} pixels timm slides the first fully connected layer "
             "over the maps, where VGG Studio pools them to 7 x 7: answers differ a little."
         )
+    if repo_id and fits_timm(config) and config.flip:
+        parts.append(
+            "VGG Studio asks this network about the mirror image, too, and timm does not: "
+            "probabilities differ a little."
+        )
     if onnx:
         parts += [
             "Without VGG Studio: `model.onnx` takes a raw picture, uint8 RGB (height, width, 3) of "
