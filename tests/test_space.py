@@ -355,7 +355,7 @@ def use(space: Space, folder: Path, shapes: Path, first: str) -> None:
         assert answer["top"][0]["class"] == "star"
         explained = ada.predict(star, api_name="/explain")
         assert explained["truth"]["sentence"]
-        started = ada.predict(handle_file(pictures), mode="scratch", budget=8.0, image_size=32,
+        started = ada.predict(handle_file(pictures), mode="scratch", epochs=2, image_size=32,
                               api_name="/train")  # fmt: skip
         others = bob.predict(handle_file(pictures), mode="scratch", epochs=1, image_size=32,
                              api_name="/train")  # fmt: skip
