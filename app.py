@@ -4,11 +4,20 @@ import ipaddress
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vgg.cli import Parser, add_run_options, wait_politely
 from vgg.terminal import UsageError, one_line
+from vgg.weights import STARTER
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
+
+ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+if ON_ZERO_GPU:  # a Space that lends a GPU for each answer; its package comes before torch
+    try:
+        import spaces  # noqa: F401
+    except ImportError:
+        ON_ZERO_GPU = False
 
 
 def build_parser() -> Parser:
@@ -25,16 +34,19 @@ def build_parser() -> Parser:
     return parser
 
 
+def is_space() -> bool:
+    return os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
+
+
 def is_public(host: str | None, share: bool) -> bool:
     """True where others than the person at this machine can reach the page."""
-    on_space = os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
     shared = share or os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
     host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     try:
         local = ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         local = host == "localhost"
-    return on_space or shared or not local
+    return is_space() or shared or not local
 
 
 def split_auth(auth: str | None) -> tuple[str, str] | None:
@@ -68,11 +80,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             precision=options.precision,
             weights_dir=options.weights_dir,
             public=public,
+            borrowed_gpu=ON_ZERO_GPU,
         )
-        page = build(settings)
+        if ON_ZERO_GPU:
+            import vgg.ui.zero  # noqa: F401  its functions must be known before the launch
+        try:
+            page = build(settings)
+        except ValueError as error:
+            if not is_space():
+                raise
+            # A Space that does not start helps nobody; the log says what is wrong.
+            print(
+                f"{settings.model} can't be had: {one_line(error)}. The starter stands in for it."
+            )
+            page = build(replace(settings, model=STARTER))
         if options.share and auth is None:
             print("The link is open to anyone who has it; --auth USER:PASSWORD closes it.")
-        page.launch(
+        _, address, link = page.launch(
+            prevent_thread_lock=True,
             server_name=options.host,
             server_port=options.port,
             share=options.share or None,
@@ -80,6 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mcp_server=options.mcp,
             **launch_options(settings),
         )
+        if options.share and link is None and not is_space():
+            print(
+                "No link could be made, most likely because Gradio's servers can't be reached from "
+                f"here; the page itself goes on at {address}",
+                flush=True,
+            )
+        page.block_thread()
     except (ValueError, OSError) as error:
         print(f"vgg: {one_line(error)}", file=sys.stderr)
         return 2

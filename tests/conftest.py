@@ -1,5 +1,6 @@
 """What all tests share: a clean environment and the same random numbers in every run."""
 
+import json
 import os
 import random
 import shutil
@@ -7,15 +8,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from fake_hub import FakeHub
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +26,32 @@ DESKTOP = {"width": 1280, "height": 860}
 PATIENCE = 30_000  # milliseconds for one step in the browser; the first answer waits for torch
 # What Gradio says on every upload, and where a page is left in the middle of an event.
 NOT_OURS = ("Method not implemented.", "AbortError: signal is aborted", "Connection errored out.")
+CHILD = """
+import contextlib, io, json, sys
+from vgg import load_model
+from vgg.cli import main
+from vgg.hub import push
+from vgg.space import deploy
+
+def cli(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(arguments)
+    return [status, out.getvalue(), err.getvalue()]
+
+for line in sys.stdin:
+    try:
+        answer = {"value": eval(line)}
+    except ValueError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer, default=str), flush=True)
+"""
+HUB_TOKENS = {
+    "hf_ada": ("ada", "write"),
+    "hf_ada_reads": ("ada", "read"),
+    "hf_bob": ("bob", "write"),
+}
+Ask = Callable[[str], dict[str, Any]]
 KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL")  # where the tests marked `real` find their files
 
 
@@ -87,16 +115,34 @@ def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A running `python app.py`: its address, and where its standard error goes."""
+    """A running `python app.py`: its address, and where its standard error goes. `before` is what
+    it printed up to its address."""
 
     url: str
     log: Path
+    process: subprocess.Popen[str]
+    before: tuple[str, ...] = ()
+
+    def wait_for(self, words: str) -> str:
+        """The next line that it prints with these words in it; empty where it ends without."""
+        lines = read_until(self.process.stdout, words)
+        return lines[-1] if lines and words in lines[-1] else ""
+
+
+def read_until(lines: Any, words: str) -> list[str]:
+    """Lines up to the first with these words in it, or to the end."""
+    read = []
+    for line in lines:
+        read.append(line)
+        if words in line:
+            break
+    return read
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
+def serving(folder: Path, *arguments: str | Path, **variables: str) -> Iterator[Server]:
     """Run `python app.py` in a process of its own, with a Hub that takes calls and never answers;
-    what it writes goes into `folder`."""
+    what it writes goes into `folder`. `variables` are set in its environment."""
     from fake_hub import hub_environment
 
     with socket.socket() as silent, socket.socket() as probe:
@@ -109,6 +155,7 @@ def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
         environment = hub_environment(hub, folder / "hub") | {
             "GRADIO_TEMP_DIR": str(folder / "served"),
             "PYTHONUNBUFFERED": "1",
+            **variables,
         }
         log = folder / "log.txt"
         with log.open("w") as errors:
@@ -122,9 +169,9 @@ def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
             )
         with process:
             try:
-                started = next((line for line in process.stdout if "Running on" in line), None)
-                assert started, log.read_text()
-                yield Server(f"http://127.0.0.1:{port}", log)
+                before = read_until(process.stdout, "Running on")
+                assert any("Running on" in line for line in before), log.read_text()
+                yield Server(f"http://127.0.0.1:{port}", log, process, tuple(before))
             finally:
                 process.terminate()
 
@@ -182,3 +229,49 @@ def blank(context: "BrowserContext") -> "Iterator[Page]":
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     yield opened
     assert complaints == [], "\n".join(complaints)
+
+
+@pytest.fixture(scope="module")
+def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator["FakeHub"]:
+    from fake_hub import FakeHub
+
+    with FakeHub(tmp_path_factory.mktemp("hub"), tokens=HUB_TOKENS) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(running_hub: "FakeHub") -> Iterator["FakeHub"]:
+    """A fake Hub without faults; ada and bob have accounts there."""
+    from fake_hub import Faults
+
+    running_hub.requests.clear()
+    yield running_hub
+    running_hub.faults = Faults()
+
+
+@pytest.fixture(scope="module")
+def ask(running_hub: "FakeHub", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Evaluates a line of Python, such as `push(…)` or `cli("push", …)`, in a process of its own
+    whose Hub is the fake one: the Hub's client reads its environment when it is imported."""
+    from fake_hub import hub_environment
+
+    home = tmp_path_factory.mktemp("home")
+    environment = hub_environment(running_hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        to_child, from_child = child.stdin, child.stdout
+
+        def evaluate(line: str) -> dict[str, Any]:
+            print(line, file=to_child, flush=True)
+            return json.loads(from_child.readline())
+
+        yield evaluate
+        to_child.close()

@@ -671,6 +671,14 @@ class _Handler(BaseHTTPRequestHandler):
     def runtime(self, kind: str, owner: str, name: str) -> None:
         self.send_answer(200, self.machine(self.find(kind, owner, name)))
 
+    def variables(self, kind: str, owner: str, name: str) -> None:
+        """Set one of a Space's variables; answers with all of them."""
+        repo = self.find_to_write(kind, owner, name)
+        wanted = self.read_json()
+        known = repo.settings.setdefault("variables", {})
+        known[wanted["key"]] = {"value": wanted["value"]}
+        self.send_answer(200, known)
+
     def hardware(self, kind: str, owner: str, name: str) -> None:
         repo = self.find_to_write(kind, owner, name)
         wanted = self.read_json()
@@ -693,6 +701,7 @@ ROUTES = (
     ("POST", rf"{API}/commit/(?P<revision>[^/]+)", "commit"),
     ("GET", rf"{API}/runtime", "runtime"),
     ("POST", rf"{API}/hardware", "hardware"),
+    ("POST", rf"{API}/variables", "variables"),
     ("POST", rf"{PAGE}\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", r"/lfs/(?P<ticket>\w+)", "lfs_put"),
     ("POST", "/lfs/verify", "lfs_verify"),

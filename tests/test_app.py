@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,6 +179,22 @@ def test_the_first_page_is_there_before_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.slow  # the real thing: it waits for Gradio's servers, which no test may reach
+@pytest.mark.parametrize("auth", [(), ("--auth", "ada:secret")])
+def test_where_no_link_can_be_made_the_page_goes_on_and_says_why(
+    tmp_path: Path, auth: tuple[str, ...]
+) -> None:
+    # Whatever this machine reaches: through a proxy that is not there, nothing.
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    with serving(tmp_path, "--share", *auth, HF_HOME=str(tmp_path), **nowhere) as running:
+        assert running.url in running.wait_for("No link could be made")
+        assert "VGG Studio" in get(running.url + "/") or auth
+        if auth:
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                get(running.url + "/config")
+        assert any("open to anyone" in line for line in running.before) is not bool(auth)
 
 
 # What programs may call

@@ -43,6 +43,7 @@ ORDER = (
     "vgg.ui.pictures",
     "vgg.ui.jobs",
     "vgg.ui.store",
+    "vgg.ui.zero",
     "vgg.ui.turns",
     "vgg.ui.plots",
     "vgg.ui",
@@ -63,6 +64,7 @@ ORDER = (
     "vgg.recipe",
     "vgg.evaluation",
     "vgg.export",
+    "vgg.space",
     "vgg.hub",
     "vgg.features",
     "vgg.film",
@@ -89,6 +91,7 @@ ORDER = (
     "vgg.images",
     "vgg.formats",
     "vgg.shapes",
+    "vgg.cards",
     "vgg.anatomy",
     "vgg.options",
 )

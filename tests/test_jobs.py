@@ -211,6 +211,38 @@ def test_on_a_processor_a_training_holds_no_lock_that_a_prediction_waits_for() -
     assert store.training_lock() is not store.device_lock
 
 
+def test_on_a_public_page_a_job_belongs_to_its_session_and_to_who_has_its_key(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    asking = ["ada's page"]
+    store = Store(
+        Settings(weights_dir=tmp_path / "weights", public=True), visitor=lambda: asking[0]
+    )
+    jobs = Jobs(store)
+    job = jobs.submit(drawn, "mine", QUICK, owned=False)
+    assert jobs.find(job.id) is job
+    finished(job)
+    assert store.label(job.id) == "mine"
+    assert store.predictor(job.id)
+    for asking[0] in ("mallory's page", ""):
+        for handle in (job.id, f"{job.id}:", f"{job.id}:wrong", f":{job.key}"):
+            assert jobs.find(handle) is None
+        assert store.label(job.id) == job.id
+        with pytest.raises(ValueError, match="no model"):
+            store.predictor(job.id)
+    asking[0] = "ada's page, loaded again"
+    assert jobs.find(job.handle) is job
+    assert store.predictor(job.id)
+    assert jobs.find(job.id) is job, "from now on this session is hers, too"
+
+
+def test_a_space_that_borrows_its_gpu_trains_nothing(drawn: Path, tmp_path: Path) -> None:
+    jobs = Jobs(Store(Settings(weights_dir=tmp_path, public=True, borrowed_gpu=True)))
+    with pytest.raises(ValueError, match="a GPU of its own"):
+        jobs.submit(drawn, "mine", QUICK, owned=False)
+
+
 def test_names_become_folder_names() -> None:
     assert clean_name("../../etc/passwd") == "etc-passwd"
     assert clean_name("Meine Hände ✋") == "Meine-Hände"

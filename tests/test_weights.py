@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torchvision
 from fake_hub import FakeHub, Faults, hub_environment
 from safetensors.torch import save
 
+from vgg import weights
 from vgg.checkpoint import save_checkpoint
 from vgg.downloads import HubUnavailableError
 from vgg.layouts import State
@@ -47,6 +48,49 @@ def small(num_classes: int = 3, **options: Any) -> VGG:
 def same(one: VGG, other: VGG) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+# Where models are kept
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project whose own weights/ can't be written, as on a Space; a model of ours is in it."""
+    shipped = tmp_path / "project" / "weights"
+    model = small()
+    model.config = replace(model.config, trained=True)
+    save_checkpoint(model, shipped / "pets")
+    monkeypatch.setattr("vgg.weights.SHIPPED", shipped)
+    monkeypatch.setattr("vgg.weights.os.access", lambda place, mode: place != shipped)
+    monkeypatch.delenv("VGG_STUDIO_WEIGHTS_DIR", raising=False)
+    weights._folder_of_the_user.cache_clear()
+    yield shipped
+    weights._folder_of_the_user.cache_clear()
+
+
+def test_where_the_project_can_not_be_written_models_are_kept_with_the_user(
+    read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    home = default_weights_dir()
+    assert home == tmp_path / "data" / "vgg-studio" / "weights"
+    assert home.is_dir()
+    save_checkpoint(small(), home / "birds")
+    os.utime(read_only / "pets" / "config.json", (0, 0))
+    assert own_models() == ["birds", "pets"], "what was shipped is seen, too"
+    assert local_weights("pets") == read_only / "pets"
+    assert local_weights("birds") == home / "birds"
+
+
+def test_without_a_home_models_are_kept_in_a_temporary_folder_of_this_process(
+    read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = default_weights_dir()
+    assert home.parent == tmp_path
+    assert default_weights_dir() == home
 
 
 # ImageNet's class names

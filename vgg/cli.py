@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 from vgg import distributed
 from vgg.commands import (
     run_benchmark,
+    run_deploy,
     run_evaluate,
     run_info,
     run_predict,
+    run_push,
     run_shapes,
     run_train,
 )
@@ -123,6 +125,27 @@ def build_parser() -> Parser:
     shapes.add_argument("--seed", type=int, default=0, help="default: 0")
     shapes.add_argument("--size", type=int, default=96, help="pixels a side (default: 96)")
     shapes.set_defaults(run=run_shapes)
+
+    push = commands.add_parser("push", help="put a model into a repository on the Hub")
+    push.add_argument("--model", required=True)
+    push.add_argument("--to", required=True, metavar="OWNER/NAME", help="the repository")
+    push.set_defaults(run=run_push)
+
+    deploy = commands.add_parser("deploy", help="make a Hugging Face Space of this program")
+    deploy.add_argument("--to", required=True, metavar="OWNER/SPACE")
+    deploy.add_argument("--model", help="what visitors meet first (default: starter)")
+    deploy.add_argument(
+        "--hardware", help="the Hub's name of a machine, such as t4-small or zero-a10g"
+    )
+    deploy.add_argument("--dry-run", action="store_true", help="list the files, send nothing")
+    deploy.add_argument("--json", action="store_true", help="print one JSON document")
+    deploy.set_defaults(run=run_deploy)
+
+    for command in (push, deploy):
+        command.add_argument("--private", action="store_true", help="seen by its owner only")
+        command.add_argument(
+            "--token", help="yours, that may write (default: the one of `hf auth login`)"
+        )
 
     bench = commands.add_parser("bench", help="measure against named rivals, on this machine")
     bench.add_argument("--quick", action="store_true", help="under a minute")

@@ -258,6 +258,57 @@ def run_evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_push(options: argparse.Namespace) -> int:
+    from vgg.hub import push
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["kind"] == "send":
+            megabytes = event["bytes"] / 1e6
+            print(f"sending {event['files']} files, {megabytes:.1f} MB", file=sys.stderr)
+
+    url = push(
+        options.model,
+        options.to,
+        token=own_token(options),
+        private=options.private,
+        weights_dir=options.weights_dir,
+        on_event=tell,
+    )
+    print(f"{url}: load it with --model hf-hub:{options.to}")
+    return 0
+
+
+def own_token(options: argparse.Namespace) -> str | None:
+    """The token that was given, else the one with which the person at this machine signed in."""
+    from huggingface_hub import get_token
+
+    return options.token or get_token()
+
+
+def run_deploy(options: argparse.Namespace) -> int:
+    from vgg.space import deploy
+
+    found = deploy(
+        options.to,
+        model=options.model,
+        hardware=options.hardware,
+        private=options.private,
+        token=None if options.dry_run else own_token(options),
+        dry_run=options.dry_run,
+        weights_dir=options.weights_dir,
+    )
+    if options.json:
+        print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    if options.dry_run:
+        for path, size in found.files:
+            print(f"{size / 1000:10.1f} kB  {path}")
+    total = f"{len(found.files)} files, {found.total / 1e6:.1f} MB"
+    done = f"{total}, would go to" if options.dry_run else f"{total}, went to"
+    print(f"{done} {found.url}; it starts with {found.model}")
+    return 0
+
+
 def run_shapes(options: argparse.Namespace) -> int:
     from vgg.shapes import draw_folder
 

@@ -103,20 +103,29 @@ def _progress_class(on_progress: DownloadProgress) -> type:
 
 
 def _reach_hub(repo_id: str, wanted: str) -> None:
-    """Ask the Hub for a sign of life: the download itself would retry for half a minute."""
+    if why := why_unreachable(f"{repo_id}/resolve/main/config.json"):
+        raise _unavailable(wanted, why)
+
+
+def why_unreachable(page: str, *, token: bool = True) -> str | None:
+    """Ask the Hub for a sign of life at one of its pages; None where it gives one. `token`: the one
+    of this machine may go along.
+
+    The Hub's own client would try again for half a minute.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session
 
     if constants.HF_HUB_OFFLINE:
-        raise _unavailable(wanted, "HF_HUB_OFFLINE is set")
+        return "HF_HUB_OFFLINE is set"
 
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
-        url = f"{constants.ENDPOINT}/{repo_id}/resolve/main/config.json"
         try:
-            head = get_session().head
-            answers.put(head(url, headers=build_hf_headers(), timeout=REACH_SECONDS).status_code)
+            head, headers = get_session().head, build_hf_headers(token=None if token else False)
+            url = f"{constants.ENDPOINT}/{page}"
+            answers.put(head(url, headers=headers, timeout=REACH_SECONDS).status_code)
         except Exception as error:  # any failure of name, network, proxy or certificate
             answers.put(error)
 
@@ -125,11 +134,12 @@ def _reach_hub(repo_id: str, wanted: str) -> None:
     try:
         status = answers.get(timeout=REACH_SECONDS + 0.5)
     except queue.Empty:
-        raise _unavailable(wanted, f"{constants.ENDPOINT} does not answer") from None
+        return f"{constants.ENDPOINT} does not answer"
     if isinstance(status, Exception):
-        raise _unavailable(wanted, f"{constants.ENDPOINT} can't be reached") from status
+        return f"{constants.ENDPOINT} can't be reached"
     if status >= 500:
-        raise _unavailable(wanted, f"{constants.ENDPOINT} answers with an error ({status})")
+        return f"{constants.ENDPOINT} answers with an error ({status})"
+    return None
 
 
 @contextmanager
@@ -156,12 +166,16 @@ def _hub_errors(wanted: str) -> Iterator[None]:
         why = error.strerror or type(error).__name__  # such as "No space left on device"
         raise _unavailable(wanted, f"the download broke off ({why})") from error
     except Exception as error:
-        # The client's HTTP library has errors of its own that are neither of the above.
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):
+        if is_broken_connection(error):
             raise _unavailable(
                 wanted, f"the download broke off ({type(error).__name__})"
             ) from error
         raise
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """True for the errors of the Hub client's HTTP library, which are of no common class."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
 def _unavailable(wanted: str, why: str) -> HubUnavailableError:

@@ -1,4 +1,5 @@
-"""Other people's parameter names, turned into ours (torchvision's); a config read off shapes."""
+"""Parameter names: other people's turned into ours (torchvision's), ours into timm's; a config read
+off shapes."""
 
 import re
 
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from vgg.options import (
     HIDDEN,
+    POOLED,
     STAGES,
     ModelConfig,
     architecture_name,
@@ -27,6 +29,7 @@ _NAMES = {
     "conv_layers": "features",  # the lesson
     "fc_layers": "classifier",
 }
+_TIMM = ("pre_logits", "head")
 _PARTS = re.compile(r"(features|classifier)\.(\d+)\.(\w+)")
 
 
@@ -54,6 +57,25 @@ def to_ours(state: State) -> State:
         key: value.flatten(1) if key.startswith("classifier.") and value.ndim == 4 else value
         for key, value in _number(named).items()
     }
+
+
+def to_timm(state: State, *, temperature: float = 1.0) -> State:
+    """Our names of a whole network with head `fc` → those of timm's VGG, whose fully connected
+    layers are convolutions: (4096, C * 49) becomes (4096, C, 7, 7).
+
+    timm knows no temperature, so the last layer is divided by it: the same probabilities.
+    """
+    renamed = {ours: theirs for theirs, ours in _NAMES.items() if theirs.startswith(_TIMM)}
+    named = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        if layer == "classifier.6":
+            value = (value.float() / temperature).to(value.dtype)
+        elif layer.startswith("classifier.") and value.ndim == 2:
+            side = POOLED if layer == "classifier.0" else 1
+            value = value.unflatten(1, (-1, side, side))
+        named[f"{renamed.get(layer, layer)}.{kind}"] = value.contiguous()
+    return named
 
 
 def infer_config(state: State) -> ModelConfig:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,11 +26,40 @@ log = logging.getLogger(__name__)
 
 STARTER = "starter"
 PROJECT = Path(__file__).resolve().parent.parent
+SHIPPED = PROJECT / "weights"
 
 
 def default_weights_dir() -> Path:
-    """`$VGG_STUDIO_WEIGHTS_DIR`, else the project's own `weights/`."""
-    return Path(os.environ.get("VGG_STUDIO_WEIGHTS_DIR") or PROJECT / "weights")
+    """Where models are kept: `$VGG_STUDIO_WEIGHTS_DIR`, else the project's own `weights/`, else,
+    where that can't be written, as on a Space, a folder of the user's."""
+    if chosen := os.environ.get("VGG_STUDIO_WEIGHTS_DIR"):
+        return Path(chosen)
+    return SHIPPED if os.access(SHIPPED, os.W_OK) else _folder_of_the_user()
+
+
+@cache
+def _folder_of_the_user() -> Path:
+    """A folder for models outside of the project. Without a home it is one that lasts as long as
+    the temporary files of this machine."""
+    try:
+        home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        folder = home / "vgg-studio" / "weights"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # no home, or one that can't be written
+        pass
+    return Path(tempfile.mkdtemp(prefix="vgg-studio-weights-"))
+
+
+def _places(weights_dir: Path | None) -> list[Path]:
+    """The folders that are looked through for models: what came with a project that can't be
+    written is seen, too."""
+    if weights_dir is not None:
+        return [Path(weights_dir)]
+    home = default_weights_dir()
+    chosen = bool(os.environ.get("VGG_STUDIO_WEIGHTS_DIR"))
+    return [home] if chosen or home == SHIPPED else [home, SHIPPED]
 
 
 @cache
@@ -92,22 +122,23 @@ def find_weights(
 
 def local_weights(name: str, *, weights_dir: Path | None = None) -> Path | None:
     """Where `name` lies on this machine without the Hub's cache; None where it does not."""
-    folder = Path(weights_dir or default_weights_dir())
+    places = _places(weights_dir)
     if name == STARTER:
-        own = folder / STARTER
-        return own if (own / "config.json").is_file() else PROJECT / "weights" / STARTER
+        own = (place / STARTER for place in places)
+        return next((p for p in own if (p / "config.json").is_file()), SHIPPED / STARTER)
     if name in IMAGENET_NAMES:
-        return _imagenet_file(name, folder)
+        return next(filter(None, (_imagenet_file(name, place) for place in places)), None)
     try:
         path = Path(name).expanduser()
         is_there = bool(name) and path.exists()
     except (OSError, RuntimeError, ValueError):  # too long, a user that is not, a zero byte
         return None
     is_plain_name = path.name == name and name not in ("", ".", "..")
-    is_own = is_plain_name and (folder / name / "config.json").is_file()
+    own = (place / name for place in places if is_plain_name)
+    found = next((p for p in own if (p / "config.json").is_file()), None)
     # The folder of pictures that a model learned from often has the model's name.
-    if is_own and not (path / "config.json").is_file() and not path.is_file():
-        return folder / name
+    if found and not (path / "config.json").is_file() and not path.is_file():
+        return found
     return path if is_there else None
 
 
@@ -184,10 +215,11 @@ def find_config(spec: str | Path, *, weights_dir: Path | None = None) -> ModelCo
 
 def own_models(weights_dir: Path | None = None) -> list[str]:
     """Names of the trained models in `weights_dir`, newest first."""
-    folder = Path(weights_dir or default_weights_dir())
-    found = [p.parent for p in folder.glob("*/config.json") if p.parent.name != STARTER]
-    found = [p for p in found if p.name not in IMAGENET_NAMES and not p.name.startswith(".")]
-    return [p.name for p in sorted(found, key=lambda p: -(p / "config.json").stat().st_mtime)]
+    found = [p for place in _places(weights_dir) for p in place.glob("*/config.json")]
+    found = [p for p in found if p.parent.name not in (STARTER, *IMAGENET_NAMES)]
+    found = [p for p in found if not p.parent.name.startswith(".")]
+    newest_first = sorted(found, key=lambda p: -p.stat().st_mtime)
+    return list(dict.fromkeys(p.parent.name for p in newest_first))
 
 
 def _own_models(weights_dir: Path | None) -> str:

@@ -13,7 +13,7 @@ from vgg.options import TrainOptions
 from vgg.ui import heatmap
 from vgg.ui.evaluate import measure
 from vgg.ui.how import PUBLIC_EPOCHS, PUBLIC_SECONDS
-from vgg.ui.jobs import Job, Jobs
+from vgg.ui.jobs import NO_GPU_OF_ITS_OWN, Job, Jobs
 from vgg.ui.pictures import forget, from_zip
 from vgg.ui.store import Store
 
@@ -197,6 +197,8 @@ def start_training(
     """Queue a training of an uploaded zip."""
     path, shown = _file(pictures)
     with _said():
+        if store.settings.borrowed_gpu:  # before the zip is unpacked
+            raise ValueError(NO_GPU_OF_ITS_OWN)
         if store.settings.public and (budget > PUBLIC_SECONDS or epochs > PUBLIC_EPOCHS):
             raise ValueError(
                 f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds or "
@@ -236,7 +238,10 @@ def found_job(jobs: Jobs, job_id: str) -> Job:
     """The job with this id."""
     job = jobs.find(job_id)
     if job is None:
-        raise gr.Error("There is no such job; its id is what /train gave.", print_exception=False)
+        raise gr.Error(
+            "You have no such job; its id is what /train gave in this session.",
+            print_exception=False,
+        )
     return job
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from vgg.ui import api, evaluate, inside, predict, sidebar, train
 from vgg.ui.jobs import Jobs
@@ -19,7 +20,7 @@ QUEUE_SIZE = 64
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, ready to launch."""
-    store = Store(settings)
+    store = Store(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
     with gr.Blocks(
@@ -60,10 +61,18 @@ def build(settings: Settings) -> gr.Blocks:
     return page
 
 
+def visitor() -> str | None:
+    """The session that asks: an open page, or a program's client. None in threads of our own."""
+    request = LocalContext.request.get(None)
+    return None if request is None else request.session_hash or ""
+
+
 def device_line(store: Store) -> str:
     """`NVIDIA H100 · bf16 · 3.1 of 80 GB`."""
     if not store.is_warm:
         return "<span>Getting ready …</span>"
+    if store.settings.borrowed_gpu:
+        return "<span>ZeroGPU, lent for each answer</span>"
     from vgg.device import (
         choose_device,
         choose_precision,

@@ -1,10 +1,7 @@
 """Pictures for the Predict tab: read from the gallery and the drawing pad, shown in a format that
 every browser knows, and the examples."""
 
-import atexit
 import base64
-import shutil
-import tempfile
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -17,6 +14,7 @@ from PIL import Image
 
 from vgg.images import ImageError, read_image
 from vgg.shapes import draw_shape
+from vgg.ui.heatmap import data_url
 
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 EXAMPLE_SIZE = 256
@@ -85,16 +83,33 @@ def served_file(name: str, data: bytes) -> str:
     return save_bytes_to_cache(data, name, get_upload_folder())
 
 
-def examples() -> list[list[str]]:
-    """Paths of example pictures, one a shape, drawn into a temporary folder."""
-    folder = Path(tempfile.mkdtemp(prefix="vgg-studio-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return [[str(path)] for path in draw_examples(folder)]
+def example(name: str) -> Image.Image:
+    """The example picture of one shape."""
+    return draw_shape(name, Random(f"{EXAMPLES[name]}/{name}"), size=EXAMPLE_SIZE)
+
+
+def example_file(name: str) -> str:
+    """One example as a file that Gradio serves; `ValueError` for another name."""
+    if name not in EXAMPLES:
+        raise ValueError("there is no such example")
+    buffer = BytesIO()
+    example(name).save(buffer, "PNG")
+    return served_file(f"{name}.png", buffer.getvalue())
+
+
+def show_examples() -> str:
+    """The examples as buttons. Their pictures are in the page itself: they have no address."""
+    buttons = "".join(
+        f"<button type='button' data-example='{name}' title='{name}'>"
+        f"<img alt='{name}' src='{data_url(example(name))}'></button>"
+        for name in EXAMPLES
+    )
+    return f"<p class='quiet'>Examples</p><div class='gallery'>{buttons}</div>"
 
 
 def draw_examples(folder: Path) -> list[Path]:
     """Draw the examples as `arrow.png`, `circle.png`, …"""
     paths = [folder / f"{name}.png" for name in EXAMPLES]
-    for path, state in zip(paths, EXAMPLES.values(), strict=True):
-        draw_shape(path.stem, Random(f"{state}/{path.stem}"), size=EXAMPLE_SIZE).save(path)
+    for path in paths:
+        example(path.stem).save(path)
     return paths

@@ -22,6 +22,8 @@ def explain(
     """The heat map of a class, by default of the most likely one, while the device is ours."""
     from vgg.explanation import explain
 
+    if store.settings.borrowed_gpu:
+        return predictor.explain(image, class_index)
     with store.device_lock:
         return explain(predictor, image, class_index)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg.options import IMAGENET_NAMES, TrainOptions
-from vgg.ui.store import Store
+from vgg.ui.store import PrivateModel, Store
 from vgg.ui.turns import step_back
 from vgg.weights import STARTER, default_weights_dir
 
@@ -22,6 +22,10 @@ WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped
 KEPT_JOBS = 100  # finished ones are forgotten after so many
 MOST_WAITING = 8
 MAX_NAME = 60
+NO_GPU_OF_ITS_OWN = (
+    "training needs a GPU of its own, and this Space borrows one for each answer: run VGG Studio "
+    "on your own machine, or on a Space with other hardware"
+)
 VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
 
 Event = dict[str, Any]
@@ -29,13 +33,16 @@ Event = dict[str, Any]
 
 @dataclass
 class Job:
-    """One training. Its id can't be guessed: who has it may watch and stop the job."""
+    """One training. On a public page the sessions that may watch and stop it are that which started
+    it, and those that show its key: a page that was loaded again."""
 
     folder: Path  # pictures, a sub-folder a class
     out: Path  # of the model that it makes
     options: TrainOptions
     owned: bool = True  # the folder is a copy of ours and goes when the job ends
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    sessions: set[str] = field(default_factory=set)
     state: str = WAITING
     events: list[Event] = field(default_factory=list)
     error: str = ""
@@ -49,6 +56,11 @@ class Job:
     def name(self) -> str:
         """What a person calls the model."""
         return self.out.name
+
+    @property
+    def handle(self) -> str:
+        """What the page of its owner keeps, to find it again."""
+        return f"{self.id}:{self.key}"
 
     @property
     def is_over(self) -> bool:
@@ -73,17 +85,20 @@ class Jobs:
         self._worker: threading.Thread | None = None
 
     def submit(self, folder: Path, name: str, options: TrainOptions, *, owned: bool = True) -> Job:
-        """Queue a training; it starts at once where none runs. `ValueError` where too many wait."""
+        """Queue a training; it starts at once where none runs. `ValueError` where too many wait, or
+        the Space only borrows a GPU."""
+        if self.store.settings.borrowed_gpu:
+            raise ValueError(NO_GPU_OF_ITS_OWN)
         with self._changed:
             if sum(job.state == WAITING for job in self._jobs.values()) >= MOST_WAITING:
                 raise ValueError(
                     f"{MOST_WAITING} trainings wait already; try again when one of them is done"
                 )
             job = Job(folder, self._free_folder(name), options, owned)
-            if self.store.settings.public:
-                # Visitors are strangers to each other: only the job's id leads to its model.
+            if self.store.settings.public:  # visitors are strangers to each other
                 job.out = self._home / VISITORS / job.id / clean_name(name)
-                self.store.private[job.id] = job.out
+                job.sessions.update(filter(None, [self.store.visitor()]))
+                self.store.private[job.id] = PrivateModel(job.out, job.sessions)
             self._jobs[job.id] = job
             self._forget_old()
             if self._worker is None:
@@ -99,15 +114,22 @@ class Jobs:
             return ""
         return job.id if job.id in self.store.private else job.name
 
-    def find(self, job_id: str | None) -> Job | None:
-        """The job with this id."""
+    def find(self, handle: str | None) -> Job | None:
+        """The job with this id or handle, where it is the visitor's own."""
+        job_id, _, key = str(handle or "").partition(":")
         with self._changed:
-            return self._jobs.get(job_id or "")
+            job = self._jobs.get(job_id)
+        visitor = self.store.visitor()
+        if job is None or not self.store.settings.public or visitor is None:
+            return job
+        if visitor and secrets.compare_digest(key.encode(), job.key.encode()):
+            job.sessions.add(visitor)
+        return job if visitor in job.sessions else None
 
-    def of(self, ids: Any) -> list[Job]:
-        """The jobs of these ids, in their order; what is none is left out. The browser keeps the
-        ids, so they may be anything."""
-        known = [i for i in ids if isinstance(i, str)] if isinstance(ids, list) else []
+    def of(self, handles: Any) -> list[Job]:
+        """The jobs of these handles, in their order; what is none is left out. The browser keeps
+        them, so they may be anything."""
+        known = [h for h in handles if isinstance(h, str)] if isinstance(handles, list) else []
         return [job for job in map(self.find, dict.fromkeys(known)) if job]
 
     def place(self, job: Job) -> int:

@@ -11,12 +11,12 @@ from vgg.images import IMAGE_SUFFIXES, ImageError
 from vgg.ui import heatmap
 from vgg.ui.answers import COLUMNS, Answer, csv_text, rows, run_line, show_answer, thumbnail
 from vgg.ui.gallery import (
-    EXAMPLES,
     Pictures,
     current_picture,
-    examples,
+    example_file,
     read_drawing,
     served_file,
+    show_examples,
     shown_copies,
 )
 from vgg.ui.notices import chosen, empty_state, obstacle
@@ -41,7 +41,7 @@ class PredictTab:
     image: gr.Gallery
     draw: gr.HTML
     strip: gr.Column
-    examples: gr.Dataset
+    examples: gr.HTML
     prediction: gr.HTML
     table: gr.Dataframe
     download: gr.DownloadButton
@@ -166,13 +166,8 @@ def lay_out(store: Store, sidebar: Sidebar) -> PredictTab:
                         elem_id="draw",
                     )
             with gr.Column(visible=store.first_name == STARTER) as strip:
-                examples_set = gr.Dataset(
-                    components=[gr.Image(render=False, height=72)],
-                    samples=examples(),
-                    sample_labels=None,
-                    label="Examples",
-                    samples_per_page=len(EXAMPLES),
-                    elem_id="examples",
+                examples_set = gr.HTML(
+                    show_examples(), js_on_load=_EXAMPLE_CLICK, elem_id="examples"
                 )
         with gr.Column(scale=1, min_width=300):
             prediction = gr.HTML(
@@ -249,8 +244,8 @@ def wire(store: Store, sidebar: Sidebar, tab: PredictTab, tabs: gr.Tabs) -> None
     def open_place(opened: str, *inputs: Any) -> tuple[Any, ...]:
         return opened, *answer(opened, *inputs)
 
-    def choose_example(sample: list[str], k: float, *inputs: Any) -> tuple[Any, ...]:
-        pictures: Pictures = [(sample[0], None)]
+    def choose_example(k: float, event: gr.EventData, *inputs: Any) -> tuple[Any, ...]:
+        pictures: Pictures = [(example_file(event.name), None)]
         return pictures, gr.Tabs(selected="picture"), *answer_pictures(pictures, k, *inputs)
 
     def open_row(event: gr.SelectData) -> Any:
@@ -307,7 +302,7 @@ def wire(store: Store, sidebar: Sidebar, tab: PredictTab, tabs: gr.Tabs) -> None
     answered.append(
         tab.examples.click(
             choose_example,
-            [tab.examples, top_k, *sidebar.choice],
+            [top_k, *sidebar.choice],
             [image, tab.places, *shown],
             show_progress_on=tab.prediction,
             **quiet,
@@ -347,4 +342,8 @@ _CLICKS = """element.addEventListener("click", (event) => {
   const bar = event.target.closest("button[data-class]");
   if (bar) trigger("click", { index: bar.dataset.class });
   if (event.target.closest("button[data-tab]")) trigger("select");
+});"""
+_EXAMPLE_CLICK = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-example]");
+  if (button) trigger("click", { name: button.dataset.example });
 });"""

@@ -130,7 +130,7 @@ def choose(store: Store, name: str) -> list[Any]:
     """Updates that choose a model by its name, such as one that was just trained."""
     if not name:
         return [gr.skip()] * 9
-    choice = store.choice_of(name)
+    choice = _known_choice(store, name)
     model, *rest = show(store, choice)
     listed = entries(store)
     if name in store.private:

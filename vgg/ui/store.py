@@ -42,13 +42,23 @@ KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
 
 @dataclass(frozen=True)
 class Settings:
-    """How the page was started. `public`: strangers may reach it."""
+    """How the page was started. `public`: strangers may reach it. `borrowed_gpu`: it is a ZeroGPU
+    Space, which lends a GPU for one answer at a time."""
 
     model: str = STARTER
     device: str = "auto"
     precision: str = "auto"
     weights_dir: Path | None = None
     public: bool = False
+    borrowed_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class PrivateModel:
+    """A model that a stranger trained on a public page, and the sessions that may use it."""
+
+    path: Path
+    sessions: set[str]
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,10 @@ class Store:
 
     settings: Settings = Settings()
     device_lock: Turns = field(default_factory=Turns)
-    # Models that strangers trained on a public page, by a key that only their owner has.
-    private: dict[str, Path] = field(default_factory=dict)
+    # The session that asks; None where it is no visitor but a thread of ours.
+    visitor: Callable[[], str | None] = lambda: None
+    # Models that strangers trained on a public page, by the ids of their jobs.
+    private: dict[str, PrivateModel] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     # name -> (when its weights were written, the predictor); the longest unused stands first
     _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
@@ -146,15 +158,23 @@ class Store:
 
     def label(self, name: str) -> str:
         """What a person reads for a model's name."""
-        return self.private[name].name if name in self.private else name
+        path = self._private_path(name)
+        return path.name if path else name
+
+    def _private_path(self, name: str) -> Path | None:
+        """Where a private model lies, for who may use it."""
+        found, visitor = self.private.get(name), self.visitor()
+        if found is None or (visitor is not None and visitor not in found.sessions):
+            return None
+        return found.path
 
     def spec_of(self, name: str) -> str:
         """What `load_model` takes for one of this machine's models; `ValueError` for another name:
         a visitor's text never becomes a path."""
         if name == self.first_name:
             return self.settings.model
-        if name in self.private:
-            return str(self.private[name])
+        if path := self._private_path(name):
+            return str(path)
         known = [STARTER, *self.own_models()]
         if name not in known and name not in IMAGENET_NAMES:
             raise ValueError(
@@ -185,7 +205,12 @@ class Store:
             loaded_of, predictor = self._loaded.get(name, (0, None))
             if predictor is None or loaded_of != written:  # trained again under the same name
                 model = load_model(spec, weights_dir=self.settings.weights_dir)
-                predictor = Predictor(model, self.settings.device, self.settings.precision)
+                if self.settings.borrowed_gpu:
+                    from vgg.ui.zero import BorrowingPredictor
+
+                    predictor = BorrowingPredictor(model, path, self.settings.precision)
+                else:
+                    predictor = Predictor(model, self.settings.device, self.settings.precision)
                 self._loaded[name] = (written, predictor)
             self._loaded.move_to_end(name)
             while len(self._loaded) > KEPT_MODELS:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from vgg.images import IMAGE_SUFFIXES
 from vgg.ui import after, how
-from vgg.ui.jobs import WAITING, Job, Jobs
+from vgg.ui.jobs import NO_GPU_OF_ITS_OWN, WAITING, Job, Jobs
 from vgg.ui.pictures import (
     SAMPLE_COUNT,
     PictureSet,
@@ -50,7 +50,7 @@ class Session:
 
 def begin_session() -> Session:
     """Make a session's parts; call it where the tabs are not yet begun."""
-    # The secret is no lock: the id itself, which can't be guessed, is the key to the job.
+    # The secret is no lock: the job's own key, which can't be guessed, is.
     remembered = gr.BrowserState([], storage_key="vgg-studio-jobs", secret="vgg-studio")
     # A text box, out of sight, because its change reaches the browser, and a State's does not
     # always.
@@ -79,6 +79,8 @@ def build(
     pictures = gr.State(None, delete_callback=forget)
     mine, clock, finished = session.mine, session.clock, session.finished
 
+    if store.settings.borrowed_gpu:
+        gr.HTML(f"<p class='hint'>{sentence(NO_GPU_OF_ITS_OWN)}</p>")
     with gr.Row(equal_height=False):
         with (
             gr.Column(scale=1, min_width=300),
@@ -164,7 +166,7 @@ def build(
             job = submit(found, label, options)
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(str(error)), print_exception=False) from error
-        known = [job.id, *[other.id for other in jobs.of(ids)]][:REMEMBERED]
+        known = [job.handle, *[other.handle for other in jobs.of(ids)]][:REMEMBERED]
         folded = (
             step(1, headline(found), is_open=False),
             step(2, how.headline(options), is_open=False),
@@ -226,8 +228,8 @@ def build(
             jobs.stop(found[0])
 
     def show_other(ids: Any, event: gr.EventData) -> list[str]:
-        known = [job.id for job in jobs.of(ids)]
-        return sorted(known, key=lambda known_id: known_id != event.job)
+        chosen_first = sorted(jobs.of(ids), key=lambda job: job.id != event.job)
+        return [job.handle for job in chosen_first]
 
     sources: list[tuple[Any, Any, list[gr.components.Component]]] = [
         (zip_file.upload, partial(from_zip, store), [zip_file]),

@@ -1,0 +1,82 @@
+"""What the README shows to programs does what it says, as it stands there."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Server, serving
+
+from vgg.shapes import draw_folder
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:7860"
+
+
+def example(words: str) -> str:
+    """The first block of code that holds these words."""
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", README, re.MULTILINE)
+    return textwrap.dedent(next(block for block in blocks if words in block)).strip()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("page")
+    with serving(folder, "--weights-dir", folder / "weights") as running:
+        yield running
+
+
+@pytest.fixture
+def desk(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of somebody who has a photo.jpg and a photos.zip."""
+    shutil.copy(shapes / "star.png", tmp_path / "photo.jpg")
+    draw_folder(tmp_path / "drawn", count=4, seed=2, size=32)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as packed:
+        for file in (tmp_path / "drawn").rglob("*.png"):
+            packed.write(file, file.relative_to(tmp_path / "drawn"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example_for_gradio_client_runs(page: Server, desk: Path) -> None:
+    code = example("gradio_client").replace(ADDRESS, page.url)
+    assert page.url in code
+    told = io.StringIO()
+    names: dict[str, object] = {}
+    with contextlib.redirect_stdout(told):
+        exec(compile(code, "README.md", "exec"), names)
+    names["client"].close()  # type: ignore[attr-defined]
+    assert "'class': 'star'" in told.getvalue()
+    assert "hidden_marked" in told.getvalue()
+    assert "'state':" in told.getvalue()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.skipif(shutil.which("sh") is None, reason="there is no sh")
+def test_the_example_for_curl_runs(page: Server, desk: Path) -> None:
+    script = example("curl -s").replace(ADDRESS, page.url)
+    assert page.url in script
+    ran = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, timeout=60)
+    assert "event: complete" in ran.stdout, ran.stdout + ran.stderr
+    data = next(line for line in ran.stdout.splitlines() if line.startswith("data: "))
+    answer = json.loads(data.removeprefix("data: "))[0]
+    assert answer["top"][0]["class"] == "star"
+    assert len(answer["top"]) == 3
+
+
+def test_every_endpoint_is_in_the_readme(page: Server) -> None:
+    import urllib.request
+
+    with urllib.request.urlopen(f"{page.url}/gradio_api/info", timeout=30) as answer:
+        endpoints = json.load(answer)["named_endpoints"]
+    for name, endpoint in endpoints.items():
+        row = next(line for line in README.splitlines() if line.startswith("| ") and name in line)
+        for parameter in endpoint["parameters"][1:]:
+            assert f"`{parameter['parameter_name']}`" in row
