@@ -89,6 +89,7 @@ ORDER = (
     "vgg.images",
     "vgg.formats",
     "vgg.shapes",
+    "vgg.cards",
     "vgg.anatomy",
     "vgg.options",
 )
