@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from vgg.collection import clean_name
 from vgg.options import TrainOptions
 from vgg.shapes import draw_folder
 from vgg.ui import watch
-from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs, clean_name
+from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs
 from vgg.ui.store import Settings, Store
 from vgg.ui.turns import Turns
 

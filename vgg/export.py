@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vgg.model import VGG
 
 CARD_FILE = "README.md"
-MOST_PICTURES = 100  # held-out pictures that are asked; more would take long
+MOST_PICTURES = 64  # held-out pictures that are asked; more would take long
 # What is drawn, besides: sizes (width, height) and modes that pictures come in.
 DRAWN = (
     ((64, 64), "RGB"), ((96, 128), "RGBA"), ((200, 60), "L"), ((31, 33), "P"), ((300, 225), "RGB"),

@@ -1,7 +1,6 @@
 """Training jobs that outlive the browser tab: one runs, the others wait in a visible queue."""
 
 import logging
-import re
 import secrets
 import shutil
 import threading
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vgg.collection import CONFIG_FILE, clean_name
 from vgg.options import IMAGENET_NAMES, TrainOptions
 from vgg.ui.store import Store
 from vgg.ui.turns import step_back
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 KEPT_JOBS = 100  # finished ones are forgotten after so many
+KEPT_MODELS = 50  # that visitors of a public page have imported
 MOST_WAITING = 8
-MAX_NAME = 60
 VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
 
 Event = dict[str, Any]
@@ -79,11 +79,10 @@ class Jobs:
                 raise ValueError(
                     f"{MOST_WAITING} trainings wait already; try again when one of them is done"
                 )
-            job = Job(folder, self._free_folder(name), options, owned)
+            out, key = self.place_for(name)
+            job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:
-                # Visitors are strangers to each other: only the job's id leads to its model.
-                job.out = self._home / VISITORS / job.id / clean_name(name)
-                self.store.private[job.id] = job.out
+                self.store.private[key] = out
             self._jobs[job.id] = job
             self._forget_old()
             if self._worker is None:
@@ -92,10 +91,30 @@ class Jobs:
             self._changed.notify_all()
             return job
 
+    def place_for(self, name: str) -> tuple[Path, str]:
+        """A new folder for a model, and a key that can't be guessed.
+
+        On a public page visitors are strangers to each other: only the key leads to the model.
+        """
+        key = secrets.token_urlsafe(16)
+        if self.store.settings.public:
+            return self._home / VISITORS / key / clean_name(name), key
+        with self._changed:
+            return self._free_folder(name), key
+
+    def forget_old_models(self) -> None:
+        """Of the models that strangers brought, not trained, only so many are kept."""
+        with self._changed:
+            brought = [key for key in self.store.private if key not in self._jobs]
+        for key in brought[: max(0, len(brought) - KEPT_MODELS)]:
+            if self.store.private.pop(key, None):
+                shutil.rmtree(self._home / VISITORS / key, ignore_errors=True)
+
     def model(self, job: Job) -> str:
         """The name under which the page finds the model that a job has made; empty before, and
         where it has been deleted or renamed since."""
-        if not (job.is_over and job.result and (job.out / "config.json").is_file()):
+        out = self.store.private.get(job.id, job.out)
+        if not (job.is_over and job.result and (out / CONFIG_FILE).is_file()):
             return ""
         return job.id if job.id in self.store.private else job.name
 
@@ -184,9 +203,3 @@ class Jobs:
             number += 1
             out = self._home / f"{base}-{number}"
         return out
-
-
-def clean_name(name: str) -> str:
-    """A name for a model's folder: letters, digits, `-`, `_`, `.`; `model` where none is left."""
-    plain = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")[:MAX_NAME]
-    return plain or "model"
