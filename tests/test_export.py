@@ -154,6 +154,33 @@ def test_every_head_is_answered_as_by_the_app(
     assert largest < TOLERANCE / 2
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(2048, 700), (2049, 700)])
+def test_a_picture_is_resized_as_by_pillow_up_to_a_size_and_nearly_so_beyond(
+    interpolation: str, size: tuple[int, int]
+) -> None:
+    model = with_preprocessing(load_model("starter"), interpolation=interpolation)
+    graph = build_onnx(model)
+    whole = next(n for n in graph.graph.node if n.op_type == "If").output[0]
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(whole))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    got = session.run([whole], {"picture": noise})[0][0].transpose(1, 2, 0)
+    by_pillow = Image.fromarray(noise).resize(
+        (got.shape[1], got.shape[0]), getattr(Image.Resampling, interpolation.upper())
+    )
+    apart = np.abs(got.astype(int) - np.asarray(by_pillow))
+    assert apart.max() <= (0 if size[0] <= 2048 else 2)
+
+
+def test_a_model_that_is_asked_about_mirror_images_too_is_answered_as_by_the_app(
+    pictures: list[Image.Image],
+) -> None:
+    model = load_model("starter")
+    model.config = replace(model.config, extra={**model.config.extra, "flip": True})
+    check_same_answers(model, pictures)
+
+
 def test_the_file_says_its_classes_and_takes_a_raw_picture_of_any_size() -> None:
     session = session_of(load_model("starter"))
     notes = session.get_modelmeta().custom_metadata_map
@@ -170,8 +197,14 @@ def test_the_file_says_its_classes_and_takes_a_raw_picture_of_any_size() -> None
 def test_the_graph_holds_nothing_that_it_does_not_use() -> None:
     for crop_mode in CROP_MODES:
         graph = build_onnx(with_preprocessing(load_model("starter"), crop_mode=crop_mode)).graph
-        used = {name for node in graph.node for name in node.input}
-        assert [weight.name for weight in graph.initializer if weight.name not in used] == []
+        for part in (graph, *branches(graph)):
+            used = {name for node in part.node for name in node.input}
+            used |= {n for b in branches(part) for node in b.node for n in node.input}
+            assert [w.name for w in part.initializer if w.name not in used] == []
+
+
+def branches(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    return [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
 
 
 def test_export_changes_nothing_in_the_model() -> None:

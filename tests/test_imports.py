@@ -71,6 +71,8 @@ ORDER = (
     "vgg.film",
     "vgg.proof",
     "vgg.onnx_graph",
+    "vgg.onnx_resize",
+    "vgg.onnx_nodes",
     "vgg.onnx_predict",
     "vgg.explanation",
     "vgg.gradcam",

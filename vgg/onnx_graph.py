@@ -7,14 +7,16 @@ onnxruntime reads since 1.15.
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vgg.model import ROOT_FLOOR, VGG
+from vgg.onnx_nodes import Nodes
+from vgg.onnx_resize import nearest, resized
 from vgg.options import POOLED, ModelConfig, Preprocessing, count_parameters
 from vgg.transforms import LONG_STRIP, needed_side
 
@@ -26,7 +28,6 @@ IR_VERSION = 8  # of the file format; the one of that opset's time
 INPUT, OUTPUT = "picture", "probabilities"
 MAX_BYTES = 2**31 - 2**20  # a protocol buffer, which the file is, ends at 2 GB
 NORM_FLOOR = 1e-12  # what torch's `normalize` divides by at least
-PILLOW_CUBIC = -0.5  # the bend of Pillow's bicubic curve; ONNX's own default is -0.75
 CLASS_NAMES, JPEG_SIDE = "class_names", "jpeg_side"  # keys of the metadata
 
 
@@ -42,9 +43,14 @@ def build_onnx(model: VGG) -> "onnx.ModelProto":
     from onnx import ModelProto, TensorProto, checker, helper
 
     config = model.config
-    graph = _Graph()
+    graph = Nodes()
     pixels = _fitted(graph, INPUT, config.pretrained_cfg)
-    logits = _network(graph, model, _normalised(graph, pixels, config.pretrained_cfg))
+    x = _normalised(graph, pixels, config.pretrained_cfg)
+    if config.flip:
+        x = graph.add("Concat", x, _mirrored(graph, x), axis=0)  # (2, 3, size, size)
+    logits = _network(graph, model, x)
+    if config.flip:
+        logits = graph.add("ReduceMean", logits, graph.integers([0]), keepdims=1)
     cooled = graph.add("Div", logits, graph.number(config.temperature))
     probs = graph.add("Softmax", cooled, axis=1)
     graph.add("Squeeze", probs, graph.integers([0]), name=OUTPUT)
@@ -81,7 +87,7 @@ def check_exportable(config: ModelConfig) -> None:
 def _notes(config: ModelConfig) -> dict[str, str]:
     """The file's metadata, text all of it."""
     cfg = config.to_json()["pretrained_cfg"]
-    cfg |= {"in_graph": True, "temperature": config.temperature}
+    cfg |= {"in_graph": True, "temperature": config.temperature, "flip": config.flip}
     return {
         CLASS_NAMES: json.dumps(list(config.label_names), ensure_ascii=False),
         "preprocessing": json.dumps(cfg),
@@ -90,44 +96,10 @@ def _notes(config: ModelConfig) -> dict[str, str]:
     }
 
 
-class _Graph:
-    """Nodes and constants as they are added; each gets a name of its own."""
-
-    def __init__(self) -> None:
-        from onnx import GraphProto
-
-        self.proto = GraphProto(name="vgg")
-
-    def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Add a node; returns the name of its one output."""
-        from onnx import helper
-
-        name = name or f"{kind.lower()}{len(self.proto.node)}"
-        self.proto.node.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, values: np.ndarray) -> str:
-        """A tensor that belongs to the file; returns its name."""
-        from onnx import numpy_helper
-
-        name = f"c{len(self.proto.initializer)}"
-        self.proto.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def tensor(self, values: Tensor) -> str:
-        return self.constant(values.detach().float().cpu().numpy())
-
-    def integers(self, values: Any) -> str:
-        return self.constant(np.asarray(values, np.int64))
-
-    def number(self, value: float) -> str:
-        return self.constant(np.asarray(value, np.float32))
-
-
 # Preprocessing: what `vgg.transforms.fit` does, to a picture of a size that is not known before
 
 
-def _fitted(graph: _Graph, picture: str, cfg: Preprocessing) -> str:
+def _fitted(graph: Nodes, picture: str, cfg: Preprocessing) -> str:
     """uint8 (H, W, 3) → float32 (1, 3, size, size), [0, 255]; what lies outside of the picture is
     the fill colour."""
     planes = graph.add("Transpose", picture, perm=[2, 0, 1])
@@ -137,14 +109,13 @@ def _fitted(graph: _Graph, picture: str, cfg: Preprocessing) -> str:
     sides = graph.add("Shape", planes, start=2)  # (2,): height, width
     target = _target(graph, sides, cfg)
     if cfg.interpolation == "nearest":
-        for place, axis in enumerate((2, 3)):
-            planes = _nearest(graph, planes, axis, sides, target, graph.integers([place]))
+        planes = nearest(graph, planes, target)
     else:
-        planes = _resized(graph, planes, target, cfg)
+        planes = resized(graph, planes, target, cfg, side=needed_side(cfg))
     return _cropped_or_padded(graph, planes, target, cfg)
 
 
-def _without_ends(graph: _Graph, planes: str) -> str:
+def _without_ends(graph: Nodes, planes: str) -> str:
     """Cut a long strip to its middle, as `transforms` does before it resizes."""
     sides = graph.add("Shape", planes, start=2)
     longest = graph.add("ReduceMin", sides, keepdims=1)
@@ -155,7 +126,7 @@ def _without_ends(graph: _Graph, planes: str) -> str:
     return graph.add("Slice", planes, begin, end, graph.integers([2, 3]))
 
 
-def _target(graph: _Graph, sides: str, cfg: Preprocessing) -> str:
+def _target(graph: Nodes, sides: str, cfg: Preprocessing) -> str:
     """Height and width to resize to, int64 (2,), from those of the picture."""
     from onnx import TensorProto
 
@@ -175,48 +146,7 @@ def _target(graph: _Graph, sides: str, cfg: Preprocessing) -> str:
     return graph.add("Max", scaled, graph.integers([cfg.size]))
 
 
-def _resized(graph: _Graph, planes: str, target: str, cfg: Preprocessing) -> str:
-    """Pillow's resize of uint8 planes, to 1 or 2 grey levels.
-
-    `exclude_outside` matters: without it onnxruntime lets pixels beyond the edge weigh in, and is
-    off by up to 17 levels.
-    """
-    sizes = graph.add("Concat", graph.integers([1, 3]), target, axis=0)
-    is_linear = cfg.interpolation == "bilinear"
-    bend = {} if is_linear else {"cubic_coeff_a": PILLOW_CUBIC}
-    return graph.add(
-        "Resize",
-        planes,
-        "",
-        "",
-        sizes,
-        mode="linear" if is_linear else "cubic",
-        antialias=1,
-        exclude_outside=1,
-        coordinate_transformation_mode="half_pixel",
-        **bend,
-    )
-
-
-def _nearest(
-    graph: _Graph, planes: str, axis: int, sides: str, target: str, place: str
-) -> str:  # fmt: skip
-    """Take the pixels that Pillow's nearest takes along one axis: it adds step to step in double
-    precision, and so does this."""
-    from onnx import TensorProto
-
-    before, after = (graph.add("Gather", s, place, axis=0) for s in (sides, target))  # (1,) each
-    step = graph.add("Div", *(graph.add("Cast", s, to=TensorProto.DOUBLE) for s in (before, after)))
-    half = graph.add("Mul", step, graph.constant(np.asarray([0.5])))
-    others = graph.add("Sub", after, graph.integers([1]))
-    steps = graph.add("Concat", half, graph.add("Expand", step, others), axis=0)
-    at = graph.add("CumSum", steps, graph.constant(np.asarray(0, np.int32)))
-    index = graph.add("Cast", graph.add("Floor", at), to=TensorProto.INT64)
-    index = graph.add("Min", index, graph.add("Sub", before, graph.integers([1])))
-    return graph.add("Gather", planes, index, axis=axis)
-
-
-def _cropped_or_padded(graph: _Graph, planes: str, target: str, cfg: Preprocessing) -> str:
+def _cropped_or_padded(graph: Nodes, planes: str, target: str, cfg: Preprocessing) -> str:
     """The middle `size` pixels each way; where there are fewer, the fill colour around them."""
     from onnx import TensorProto
 
@@ -243,7 +173,7 @@ def _cropped_or_padded(graph: _Graph, planes: str, target: str, cfg: Preprocessi
     return graph.add("Add", padded, colour)
 
 
-def _normalised(graph: _Graph, pixels: str, cfg: Preprocessing) -> str:
+def _normalised(graph: Nodes, pixels: str, cfg: Preprocessing) -> str:
     mean, std = (
         graph.constant(np.asarray(values, np.float32).reshape(1, 3, 1, 1))
         for values in (cfg.mean, cfg.std)
@@ -252,11 +182,19 @@ def _normalised(graph: _Graph, pixels: str, cfg: Preprocessing) -> str:
     return graph.add("Div", graph.add("Sub", shares, mean), std)
 
 
+def _mirrored(graph: Nodes, x: str) -> str:
+    """Left and right swapped: from the last column to the first."""
+    last, before_first, width, back = (
+        graph.integers([n]) for n in (-1, np.iinfo(np.int64).min, 3, -1)
+    )
+    return graph.add("Slice", x, last, before_first, width, back)
+
+
 # The network
 
 
-def _network(graph: _Graph, model: VGG, x: str) -> str:
-    """(1, 3, size, size) → logits (1, classes)."""
+def _network(graph: Nodes, model: VGG, x: str) -> str:
+    """(N, 3, size, size) → logits (N, classes)."""
     config = model.config
     ends = {"fc": [], "gap": model.stage_ends[-1:], "stages": model.stage_ends[2:]}[config.head]
     maps = []
@@ -295,7 +233,7 @@ def _folded(conv: nn.Conv2d, following: nn.Module) -> nn.Conv2d:
     return fuse_conv_bn_eval(*parts)
 
 
-def _rooted(graph: _Graph, means: list[str]) -> str:
+def _rooted(graph: Nodes, means: list[str]) -> str:
     """The `stages` head's input: each stage's averages square-rooted and scaled to length 1."""
     scaled = []
     for mean in means:
@@ -306,7 +244,7 @@ def _rooted(graph: _Graph, means: list[str]) -> str:
     return graph.add("Concat", *scaled, axis=1)
 
 
-def _pooled_to_seven(graph: _Graph, maps: str, size: int) -> str:
+def _pooled_to_seven(graph: Nodes, maps: str, size: int) -> str:
     """Adaptive average pooling to 7 x 7, as two products with a matrix of averages."""
     side = size >> 5  # five poolings halve it
     if side == POOLED:
