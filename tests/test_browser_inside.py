@@ -7,17 +7,7 @@ from dataclasses import replace
 import pytest
 from conftest import Server, serving
 from playwright.sync_api import Locator, Page, expect
-from test_browser import (  # noqa: F401 - the fixtures are used by their names
-    PHONE,
-    answer_is,
-    blank,
-    browser,
-    choose_model,
-    context,
-    example,
-    go,
-    pale_texts,
-)
+from test_browser import PHONE, answer_is, choose_model, example, go, pale_texts
 
 pytestmark = pytest.mark.browser
 
@@ -55,7 +45,7 @@ def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(blank: Page, inside_server: Server) -> Page:  # noqa: F811
+def page(blank: Page, inside_server: Server) -> Page:
     go(blank, inside_server)
     return blank
 
@@ -183,7 +173,7 @@ def test_the_race_fills_its_table_depth_by_depth(page: Page) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_tab_is_readable_in_light_and_dark(
-    blank: Page,  # noqa: F811
+    blank: Page,
     inside_server: Server,
     dark: bool,
 ) -> None:
@@ -199,7 +189,7 @@ def test_the_tab_is_readable_in_light_and_dark(
 
 
 def test_on_a_phone_the_tab_is_not_wider_than_the_window(
-    blank: Page,  # noqa: F811
+    blank: Page,
     inside_server: Server,
 ) -> None:
     page = blank

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from vgg.collection import clean_name
 from vgg.options import TrainOptions
 from vgg.shapes import draw_folder
 from vgg.ui import watch
-from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs, clean_name
+from vgg.ui.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs
 from vgg.ui.store import Settings, Store
 from vgg.ui.turns import Turns
 
@@ -226,7 +227,7 @@ def test_on_a_public_page_a_job_belongs_to_its_session_and_to_who_has_its_key(
     assert store.label(job.id) == "mine"
     assert store.predictor(job.id)
     for asking[0] in ("mallory's page", ""):
-        for handle in (job.id, f"{job.id}:", f"{job.id}:wrong", f":{job.key}"):
+        for handle in (job.id, f"{job.id}:", f"{job.id}:wrong", f":{job.owner.key}"):
             assert jobs.find(handle) is None
         assert store.label(job.id) == job.id
         with pytest.raises(ValueError, match="no model"):

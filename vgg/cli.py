@@ -16,6 +16,7 @@ from vgg.commands import (
     run_benchmark,
     run_deploy,
     run_evaluate,
+    run_export,
     run_info,
     run_predict,
     run_push,
@@ -118,6 +119,12 @@ def build_parser() -> Parser:
     evaluate.add_argument("--model", required=True)
     evaluate.add_argument("--json", action="store_true", help="print one JSON document")
     evaluate.set_defaults(run=run_evaluate)
+
+    export = commands.add_parser("export", help="write a model as files that work elsewhere")
+    export.add_argument("--model", required=True)
+    export.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    export.add_argument("--json", action="store_true", help="print one JSON document")
+    export.set_defaults(run=run_export)
 
     shapes = commands.add_parser("shapes", help="draw the sample folder")
     shapes.add_argument("out", type=Path, metavar="OUT")

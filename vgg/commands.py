@@ -258,6 +258,26 @@ def run_evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_export(options: argparse.Namespace) -> int:
+    from vgg.export import export_bundle
+
+    def tell(event: dict[str, Any]) -> None:
+        print(event["message"], file=sys.stderr, flush=True)
+
+    bundle = export_bundle(
+        options.model, options.out, weights_dir=options.weights_dir, on_event=tell
+    )
+    if options.json:
+        print(json.dumps(bundle.to_json(), ensure_ascii=False, indent=1))
+        return 0
+    print(
+        f"{bundle.folder} and {bundle.zip.name}: {bundle.bytes / 1e6:.1f} MB, the same best class "
+        f"as here on {bundle.images} pictures ({bundle.held_out} held out by its training), "
+        f"probabilities within {bundle.largest_difference:.4f}"
+    )
+    return 0
+
+
 def run_push(options: argparse.Namespace) -> int:
     from vgg.hub import push
 

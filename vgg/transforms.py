@@ -16,7 +16,7 @@ _FILTERS = {
 }
 # A strip this much longer than wide is cut before it is resized: only its middle is seen, and
 # resizing all of a 100 x 50,000 picture would cost gigabytes.
-_LONG_STRIP = 8
+LONG_STRIP = 8
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
@@ -79,7 +79,7 @@ def _resizing(size: tuple[int, int], cfg: Preprocessing) -> tuple[Box, tuple[int
     if cfg.crop_mode == "border":
         scale = side / max(size)
         return (0, 0, width, height), (max(1, round(width * scale)), max(1, round(height * scale)))
-    longest = _LONG_STRIP * min(size)
+    longest = LONG_STRIP * min(size)
     left, top = (max(0, length - longest) // 2 for length in size)
     width, height = min(width, longest), min(height, longest)
     box = (left, top, left + width, top + height)

@@ -13,7 +13,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,63 @@ def open_zip(
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
     return into, skipped
+
+
+def take_files(
+    source: Path,
+    names: Collection[str],
+    suffixes: Collection[str],
+    into: Path,
+    *,
+    limits: ZipLimits = DEFAULT_LIMITS,
+) -> None:
+    """Writes a few files of a zip into the folder `into`: those with these names or endings, of
+    the one folder in the zip that is nearest to its top and has one with such an ending.
+
+    Refused with ValueError as by `open_zip`, and where there is no such file or two.
+    """
+    try:
+        with source.open("rb") as file:
+            packed_bytes = file.seek(0, os.SEEK_END)
+            with zipfile.ZipFile(_Guarded(file, limits.max_entries * _ENTRY_BYTES)) as archive:
+                _take(archive, packed_bytes, names, suffixes, into, limits)
+    except _RefusedError as error:
+        raise ValueError(f"{source.name!r} {error}") from None
+    except (*_DAMAGE, _SkipError) as error:
+        sentence = "is no zip, or a part of it is missing or damaged; pack it again"
+        raise ValueError(f"{source.name!r} {sentence}") from error
+
+
+def _take(
+    archive: zipfile.ZipFile,
+    packed_bytes: int,
+    names: Collection[str],
+    suffixes: Collection[str],
+    into: Path,
+    limits: ZipLimits,
+) -> None:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if len(entries) > limits.max_entries:
+        raise _RefusedError(f"holds more than {limits.max_entries} files; pack fewer")
+    paths = [(Path(*_safe_parts(entry, limits.max_depth)), entry) for entry in entries]
+    paths = [(p, e) for p, e in paths if not any(map(is_hidden, p.parts))]
+    asked = sorted(
+        (p for p, _ in paths if p.suffix.lower() in suffixes), key=lambda p: len(p.parts)
+    )
+    if not asked:
+        raise _RefusedError(f"holds no file that ends in {' or '.join(suffixes)}")
+    home = asked[0].parent
+    if len([p for p in asked if p.parent == home]) > 1:
+        raise _RefusedError("holds several files of weights; pack one of them")
+    budget = _Budget(
+        min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio))),
+        limits.max_file_bytes,
+    )
+    for path, entry in paths:
+        if path.parent == home and (path.name in names or path == asked[0]):
+            with (into / path.name).open("xb") as file:
+                for chunk in _chunks(archive, entry, budget):
+                    file.write(chunk)
 
 
 class _RefusedError(ValueError):

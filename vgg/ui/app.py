@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from vgg.ui import api, evaluate, inside, predict, sidebar, train
+from vgg.ui import api, evaluate, inside, models, predict, sidebar, train
 from vgg.ui.jobs import Jobs
 from vgg.ui.store import Settings, Store
 
@@ -32,6 +32,7 @@ def build(settings: Settings) -> gr.Blocks:
             device = gr.HTML(device_line(store), elem_id="device")
         side = sidebar.build(store)
         session = train.begin_session()
+        own_models = models.begin(store, side)
         if not store.is_here(store.first_name):
             quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
             side.changes.append(page.load(side.bring, side.choice, side.progress, **quietly))
@@ -40,13 +41,14 @@ def build(settings: Settings) -> gr.Blocks:
                 asked = predict.lay_out(store, side)
             with gr.Tab("Train", id="train-tab"):
                 picture = [asked.places, asked.place, asked.image]
-                ways_on = train.build(store, jobs, side, session, page, tabs, picture)
+                train.build(store, jobs, side, session, page, tabs, picture)
             with gr.Tab("Evaluate", id="evaluate-tab"):
                 evaluate.build(store, side)
             with gr.Tab("Inside", id="inside-tab") as inside_tab:
                 inside.build(store, side, inside_tab, asked.shown, predict.current_picture)
+            with gr.Tab("Models", id="models-tab") as models_tab:
+                models.build(store, jobs, side, session, own_models, models_tab, page)
         predict.wire(store, side, asked, tabs)
-        ways_on.take.visible = "models-tab" in [tab.id for tab in tabs.children]
         clock = gr.Timer(DEVICE_SECONDS)
 
         def look() -> str:

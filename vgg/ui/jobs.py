@@ -1,7 +1,6 @@
 """Training jobs that outlive the browser tab: one runs, the others wait in a visible queue."""
 
 import logging
-import re
 import secrets
 import shutil
 import threading
@@ -11,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vgg.collection import CONFIG_FILE, clean_name
 from vgg.options import IMAGENET_NAMES, TrainOptions
-from vgg.ui.store import PrivateModel, Store
+from vgg.ui.store import Owner, Store
 from vgg.ui.turns import step_back
 from vgg.weights import STARTER, default_weights_dir
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 KEPT_JOBS = 100  # finished ones are forgotten after so many
+KEPT_MODELS = 50  # that visitors of a public page have imported
 MOST_WAITING = 8
-MAX_NAME = 60
 NO_GPU_OF_ITS_OWN = (
     "training needs a GPU of its own, and this Space borrows one for each answer: run VGG Studio "
     "on your own machine, or on a Space with other hardware"
@@ -41,8 +41,7 @@ class Job:
     options: TrainOptions
     owned: bool = True  # the folder is a copy of ours and goes when the job ends
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    sessions: set[str] = field(default_factory=set)
+    owner: Owner = field(default_factory=Owner)
     state: str = WAITING
     events: list[Event] = field(default_factory=list)
     error: str = ""
@@ -60,7 +59,7 @@ class Job:
     @property
     def handle(self) -> str:
         """What the page of its owner keeps, to find it again."""
-        return f"{self.id}:{self.key}"
+        return f"{self.id}:{self.owner.key}"
 
     @property
     def is_over(self) -> bool:
@@ -94,11 +93,10 @@ class Jobs:
                 raise ValueError(
                     f"{MOST_WAITING} trainings wait already; try again when one of them is done"
                 )
-            job = Job(folder, self._free_folder(name), options, owned)
+            out, key = self.place_for(name)
+            job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:  # visitors are strangers to each other
-                job.out = self._home / VISITORS / job.id / clean_name(name)
-                job.sessions.update(filter(None, [self.store.visitor()]))
-                self.store.private[job.id] = PrivateModel(job.out, job.sessions)
+                job.owner = self.store.keep_private(key, out)
             self._jobs[job.id] = job
             self._forget_old()
             if self._worker is None:
@@ -107,10 +105,31 @@ class Jobs:
             self._changed.notify_all()
             return job
 
+    def place_for(self, name: str) -> tuple[Path, str]:
+        """A new folder for a model, and a key that can't be guessed.
+
+        On a public page visitors are strangers to each other: only the key leads to the model.
+        """
+        key = secrets.token_urlsafe(16)
+        if self.store.settings.public:
+            return self._home / VISITORS / key / clean_name(name), key
+        with self._changed:
+            return self._free_folder(name), key
+
+    def forget_old_models(self) -> None:
+        """Of the models that strangers brought, not trained, only so many are kept."""
+        with self._changed:
+            brought = [key for key in self.store.private if key not in self._jobs]
+        for key in brought[: max(0, len(brought) - KEPT_MODELS)]:
+            if self.store.private.pop(key, None):
+                shutil.rmtree(self._home / VISITORS / key, ignore_errors=True)
+
     def model(self, job: Job) -> str:
         """The name under which the page finds the model that a job has made; empty before, and
         where it has been deleted or renamed since."""
-        if not (job.is_over and job.result and (job.out / "config.json").is_file()):
+        private = self.store.private.get(job.id)
+        out = private.path if private else job.out
+        if not (job.is_over and job.result and (out / CONFIG_FILE).is_file()):
             return ""
         return job.id if job.id in self.store.private else job.name
 
@@ -119,12 +138,9 @@ class Jobs:
         job_id, _, key = str(handle or "").partition(":")
         with self._changed:
             job = self._jobs.get(job_id)
-        visitor = self.store.visitor()
-        if job is None or not self.store.settings.public or visitor is None:
+        if job is None or not self.store.settings.public:
             return job
-        if visitor and secrets.compare_digest(key.encode(), job.key.encode()):
-            job.sessions.add(visitor)
-        return job if visitor in job.sessions else None
+        return job if job.owner.admits(self.store.visitor(), key) else None
 
     def of(self, handles: Any) -> list[Job]:
         """The jobs of these handles, in their order; what is none is left out. The browser keeps
@@ -206,9 +222,3 @@ class Jobs:
             number += 1
             out = self._home / f"{base}-{number}"
         return out
-
-
-def clean_name(name: str) -> str:
-    """A name for a model's folder: letters, digits, `-`, `_`, `.`; `model` where none is left."""
-    plain = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")[:MAX_NAME]
-    return plain or "model"

@@ -133,7 +133,7 @@ def choose(store: Store, name: str) -> list[Any]:
     choice = _known_choice(store, name)
     model, *rest = show(store, choice)
     listed = entries(store)
-    if name in store.private:
+    if store.may_use(name):
         listed.insert(1, (store.label(name), name))
     return [gr.Dropdown(listed, value=model), *rest]
 

@@ -1,6 +1,7 @@
 """Loaded models, shared by all visitors; what a choice in the sidebar means; the device lock."""
 
 import logging
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -54,11 +55,28 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Who may use what a visitor of a public page made: the session that made it, and each that
+    shows its key, such as the same page after a reload."""
+
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    sessions: set[str] = field(default_factory=set)
+
+    def admits(self, visitor: str | None, key: str = "") -> bool:
+        """Whether the session `visitor` may use it, now and later. None is a thread of ours."""
+        if visitor is None:
+            return True
+        if visitor and secrets.compare_digest(key.encode(), self.key.encode()):
+            self.sessions.add(visitor)
+        return visitor in self.sessions
+
+
+@dataclass(frozen=True)
 class PrivateModel:
-    """A model that a stranger trained on a public page, and the sessions that may use it."""
+    """A model that a stranger trained or brought on a public page."""
 
     path: Path
-    sessions: set[str]
+    owner: Owner = field(default_factory=Owner)
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Store:
     device_lock: Turns = field(default_factory=Turns)
     # The session that asks; None where it is no visitor but a thread of ours.
     visitor: Callable[[], str | None] = lambda: None
-    # Models that strangers trained on a public page, by the ids of their jobs.
+    # Models that strangers trained or brought on a public page, by names that can't be guessed.
     private: dict[str, PrivateModel] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     # name -> (when its weights were written, the predictor); the longest unused stands first
@@ -163,10 +181,33 @@ class Store:
 
     def _private_path(self, name: str) -> Path | None:
         """Where a private model lies, for who may use it."""
-        found, visitor = self.private.get(name), self.visitor()
-        if found is None or (visitor is not None and visitor not in found.sessions):
-            return None
-        return found.path
+        return self.private[name].path if self.may_use(name) else None
+
+    def keep_private(self, name: str, path: Path) -> Owner:
+        """A model for the session that asks alone."""
+        owner = Owner(sessions=set(filter(None, [self.visitor()])))
+        self.private[name] = PrivateModel(path, owner)
+        return owner
+
+    def may_use(self, name: str) -> bool:
+        """True for a private model of the session that asks."""
+        found = self.private.get(name)
+        return found is not None and found.owner.admits(self.visitor())
+
+    def handle(self, name: str) -> str:
+        """What the browser of its owner keeps of a private model: `name:key`."""
+        return f"{name}:{self.private[name].owner.key}"
+
+    def opened(self, handles: Any) -> list[str]:
+        """The private models that these handles open for the session that asks. The browser keeps
+        them, so they may be anything."""
+        names = []
+        for handle in handles if isinstance(handles, list) else []:
+            name, _, key = handle.partition(":") if isinstance(handle, str) else ("", "", "")
+            found = self.private.get(name)
+            if found and found.owner.admits(self.visitor(), key):
+                names.append(name)
+        return list(dict.fromkeys(names))
 
     def spec_of(self, name: str) -> str:
         """What `load_model` takes for one of this machine's models; `ValueError` for another name:

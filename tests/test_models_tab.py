@@ -1,0 +1,344 @@
+"""The Models tab: what each visitor sees and may do; in a browser with `pytest -m browser`."""
+
+import contextvars
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from conftest import Server, serving
+from playwright.sync_api import Locator, Page, expect
+from test_browser import PHONE, go, pale_texts, too_wide
+
+from vgg import VGG
+from vgg.checkpoint import save_checkpoint
+from vgg.ui import models, owned, snippets
+from vgg.ui.jobs import Jobs
+from vgg.ui.store import NEW, Choice, Settings, Store
+from vgg.weights import STARTER
+
+
+def make_model(folder: Path, *names: str) -> Path:
+    model = VGG(11, len(names), head="gap", width=0.0625).eval()
+    model.config = replace(model.config, label_names=names, trained=True)
+    return save_checkpoint(model, folder)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    make_model(tmp_path / "weights" / "pets", "cat", "dog")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def owner(weights: Path) -> Store:
+    return Store(Settings(weights_dir=weights))
+
+
+@pytest.fixture
+def strangers(weights: Path) -> Store:
+    """A public page with one model of its server's, and one of a visitor, known by a key."""
+    store = Store(Settings(weights_dir=weights, public=True))
+    birds = make_model(weights / ".visitors" / "key-of-ada" / "birds", "hen", "owl")
+    store.keep_private("key-of-ada", birds)
+    return store
+
+
+def silent(event: object) -> None:
+    pass
+
+
+def fresh(model: str = NEW) -> Choice:
+    return Choice(model, 13, False, 5, 0.5, "gap")
+
+
+# What is seen
+
+
+def test_the_owner_sees_all_and_the_disk(owner: Store) -> None:
+    found = owned.rows(owner, [])
+    assert [row.label for row in found] == ["pets", "starter"]
+    text = owned.table(found, "pets")
+    assert "VGG-11" in text
+    assert "100.0 % of 2400" in text, "accuracies come with their count"
+    assert re.search(r"data-key='pets' aria-pressed='true'", text)
+    assert "1 model of your own takes 0.2 MB" in owned.disk_use(owner, found)
+    assert "free" in owned.disk_use(owner, found)
+
+
+def test_names_are_text_and_no_markup(owner: Store, weights: Path) -> None:
+    make_model(weights / "<b>x</b>".replace("/", "-"), "a", "b")
+    assert "&lt;b&gt;" in owned.table(owned.rows(owner, []), "")
+    assert "<b>" not in owned.table(owned.rows(owner, []), "")
+
+
+def test_visitors_see_their_own_and_what_all_have(strangers: Store, weights: Path) -> None:
+    mine = owned.rows(strangers, ["key-of-ada"])
+    assert [row.label for row in mine] == ["birds", "pets", "starter"]
+    others = owned.rows(strangers, ["key-of-eve"])
+    assert [row.label for row in others] == ["pets", "starter"]
+    told = owned.table(others, "") + owned.disk_use(strangers, others)
+    assert "birds" not in told
+    assert "free" not in told, "the server's disk is nobody's business"
+    assert str(weights) not in owned.table(mine, "") + owned.disk_use(strangers, mine)
+
+
+# What may be done
+
+
+def test_strangers_change_nothing_but_their_own(strangers: Store, weights: Path) -> None:
+    for name in ("pets", STARTER):
+        choice = strangers.choice_of(name)
+        for attempt in (
+            lambda c=choice: owned.rename(strangers, c, "mine"),
+            lambda c=choice: owned.delete(strangers, c),
+            lambda c=choice: owned.question(strangers, c),
+        ):
+            with pytest.raises(ValueError, match="no model of your own"):
+                attempt()
+    with pytest.raises(ValueError, match="no model of your own"):
+        owned.delete(strangers, fresh("birds"))  # its name is no key
+    assert (weights / "pets" / "config.json").is_file()
+    with pytest.raises(ValueError, match="your own models and the starter"):
+        owned.export(strangers, strangers.choice_of("pets"), silent)
+
+
+def test_who_has_the_key_renames_and_deletes(strangers: Store, weights: Path) -> None:
+    choice = strangers.choice_of("key-of-ada")
+    assert owned.rename(strangers, choice, "fowl") == "key-of-ada"
+    assert strangers.label("key-of-ada") == "fowl"
+    assert strangers.predictor("key-of-ada").config.label_names == ("hen", "owl")
+    assert "weights" in owned.question(strangers, choice)
+    owned.delete(strangers, choice)
+    assert list((weights / ".visitors").iterdir()) == []
+    with pytest.raises(ValueError, match="no model"):
+        strangers.spec_of("key-of-ada")
+
+
+def test_the_owner_renames_and_deletes_but_not_what_all_have(owner: Store) -> None:
+    assert owned.rename(owner, owner.choice_of("pets"), "animals") == "animals"
+    owned.delete(owner, owner.choice_of("animals"))
+    assert owner.own_models() == []
+    for choice in (owner.choice_of(STARTER), fresh()):
+        with pytest.raises(ValueError, match="no model of your own"):
+            owned.delete(owner, choice)
+
+
+def test_the_model_of_the_start_stays(weights: Path) -> None:
+    store = Store(Settings(model="pets", weights_dir=weights))
+    with pytest.raises(ValueError, match="started with this model"):
+        owned.delete(store, store.choice_of("pets"))
+
+
+def test_an_import_on_a_public_page_is_found_by_its_key_alone(
+    strangers: Store, weights: Path
+) -> None:
+    key = owned.bring_in(
+        strangers, Jobs(strangers), str(weights / "pets" / "model.safetensors"), "copy"
+    )
+    assert len(key) >= 20
+    assert strangers.label(key) == "copy"
+    assert strangers.own_models() == ["pets"]
+    assert [row.label for row in owned.rows(strangers, [key])] == ["copy", "pets", "starter"]
+
+
+def test_a_model_is_its_owners_even_for_who_knows_its_name(weights: Path) -> None:
+    asking = ["ada's page"]
+    store = Store(Settings(weights_dir=weights, public=True), visitor=lambda: asking[0])
+    jobs = Jobs(store)
+    key = owned.bring_in(store, jobs, str(weights / "pets" / "model.safetensors"), "mine")
+    handle, hers = store.handle(key), replace(fresh(), model=key)
+    asking[0] = "mallory's page"
+    for handles in ([key], [f"{key}:"], [f"{key}:wrong"], [None, 3], "text", None):
+        assert store.opened(handles) == []
+    assert [row.label for row in owned.rows(store, [key])] == ["pets", "starter"]
+    for attempt in (
+        lambda: owned.rename(store, hers, "stolen"),
+        lambda: owned.delete(store, hers),
+        lambda: owned.export(store, hers, silent),
+        lambda: owned.push(store, hers, "mallory/x", "hf_mallory", False, silent),
+    ):
+        with pytest.raises(ValueError, match="no model"):
+            attempt()
+    asking[0] = "ada's page, loaded again"
+    assert store.opened([handle]) == [key]
+    owned.delete(store, hers)
+    assert not list((weights / ".visitors").iterdir())
+
+
+def test_what_a_thread_does_for_a_visitor_is_asked_as_the_visitor() -> None:
+    asking: contextvars.ContextVar[str] = contextvars.ContextVar("asking", default="nobody")
+    asking.set("ada's page")
+    told = list(models._watched(lambda _tell: asking.get(), lambda: None))
+    assert told[-1] == ("", "ada's page")
+
+
+def test_an_import_on_ones_own_machine_gets_a_free_name(owner: Store, weights: Path) -> None:
+    file = str(weights / "pets" / "model.safetensors")
+    assert owned.bring_in(owner, Jobs(owner), file, "pets") == "pets-2"
+    assert set(owner.own_models()) == {"pets", "pets-2"}
+
+
+def test_of_the_imports_of_strangers_only_so_many_are_kept(
+    strangers: Store, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vgg.ui.jobs.KEPT_MODELS", 2)
+    jobs = Jobs(strangers)
+    file = str(weights / "pets" / "model.safetensors")
+    keys = [owned.bring_in(strangers, jobs, file, "x") for _ in range(3)]
+    assert list(strangers.private) == keys[1:]
+    assert {p.name for p in (weights / ".visitors").iterdir()} == set(keys[1:])
+
+
+def test_strangers_never_push_with_the_servers_token(strangers: Store) -> None:
+    with pytest.raises(ValueError, match="token of your own"):
+        owned.push(strangers, strangers.choice_of(STARTER), "me/shapes", "  ", True, silent)
+    with pytest.raises(ValueError, match="your own models and the starter"):
+        owned.push(strangers, strangers.choice_of("pets"), "me/pets", "hf_x", True, silent)
+
+
+def test_what_is_not_trained_is_not_taken_away(owner: Store) -> None:
+    with pytest.raises(ValueError, match="has not been trained"):
+        owned.export(owner, fresh(), silent)
+    with pytest.raises(ValueError, match="owner/name"):
+        owned.push(owner, owner.choice_of(STARTER), " ", "hf_x", True, silent)
+
+
+# Snippets
+
+
+def test_the_snippets_name_the_model_in_hand(owner: Store, strangers: Store, weights: Path) -> None:
+    starter = owner.choice_of(STARTER)
+    assert 'load_model("starter")' in snippets.python(owner, starter)
+    assert "--model starter" in snippets.command_line(owner, starter)
+    program = snippets.program(owner, starter, "https://pets.example:8443")
+    assert 'Client("https://pets.example:8443")' in program
+    assert snippets.LOCAL in snippets.program(owner, starter, 'http://x"); import os #')
+    for code in (snippets.python(owner, starter), program, snippets.python(owner, fresh())):
+        compile(code, "snippet", "exec")
+    scope: dict[str, VGG] = {}
+    exec(snippets.python(owner, fresh()), scope)
+    assert scope["model"].config.depth == 13
+    assert "--depth 13 --no-batch-norm" in snippets.command_line(owner, fresh())
+    mine = strangers.choice_of("key-of-ada")
+    assert 'model="key-of-ada"' in snippets.program(strangers, mine, None)
+    told = snippets.python(strangers, mine) + snippets.command_line(strangers, mine)
+    assert 'load_model("birds")' in told
+    assert str(weights) not in told
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A page with models that may be changed."""
+    home = tmp_path_factory.mktemp("changed")
+    for name in ("pets", "spare"):
+        make_model(home / name, "cat", "dog")
+    with serving(tmp_path_factory.mktemp("studio"), "--weights-dir", home) as running:
+        yield running
+
+
+def open_tab(page: Page, studio: Server) -> None:
+    go(page, studio)
+    page.get_by_role("tab", name="Models").click()
+    expect(page.locator("#models-table tbody tr")).not_to_have_count(0)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.locator("#models-table").get_by_role("button", name=name, exact=True)
+
+
+@pytest.mark.browser
+def test_a_row_is_chosen_renamed_and_deleted(blank: Page, studio: Server) -> None:
+    page = blank
+    open_tab(page, studio)
+    expect(page.locator("#model-rename")).to_be_disabled()
+    row(page, "pets").click()
+    expect(page.locator("#model input")).to_have_value("pets")
+    expect(row(page, "pets")).to_have_attribute("aria-pressed", "true")
+    field = page.locator("#new-name textarea, #new-name input")
+    expect(field).to_have_value("pets")
+    field.fill("animals")
+    page.locator("#model-rename").click()
+    expect(page.locator("#model input")).to_have_value("animals")
+    expect(row(page, "animals")).to_be_visible()
+    expect(row(page, "pets")).to_have_count(0)
+    page.locator("#model-delete").click()
+    expect(page.locator("#delete-losses")).to_contain_text("MB of weights")
+    page.locator("#delete-no").click()
+    expect(page.locator("#delete-question")).to_have_count(0)
+    page.locator("#model-delete").click()
+    page.locator("#delete-yes").click()
+    expect(row(page, "animals")).to_have_count(0)
+    expect(page.locator("#model input")).to_have_value("Starter")
+    page.reload()
+    page.get_by_role("tab", name="Models").click()
+    expect(row(page, "spare")).to_be_visible()
+    expect(row(page, "animals")).to_have_count(0)
+
+
+@pytest.mark.browser
+def test_an_export_is_proved_downloaded_and_comes_in_again(
+    blank: Page,
+    studio: Server,
+    tmp_path: Path,
+) -> None:
+    page = blank
+    open_tab(page, studio)
+    page.locator("#model-export").click()
+    expect(page.locator("#export-status")).to_contain_text("fresh process", timeout=60_000)
+    expect(page.locator("#model-download")).to_contain_text("starter.zip", timeout=120_000)
+    expect(page.locator("#export-status")).to_contain_text("every best class is the same")
+    with page.expect_download() as downloading:
+        page.locator("#model-download").click()
+    file = tmp_path / "starter.zip"
+    shutil.copy(downloading.value.path(), file)
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(tmp_path)
+    onnxruntime.InferenceSession(tmp_path / "starter" / "model.onnx")
+    page.locator("#model-import input[type=file]").set_input_files(file)
+    expect(page.locator("#model-import")).to_contain_text("starter")
+    page.locator("#import-button").click()
+    expect(page.locator("#model input")).to_have_value("starter-2")
+    expect(row(page, "starter-2")).to_be_visible()
+    expect(page.locator("#model-download")).to_have_count(0)
+
+
+@pytest.mark.browser
+def test_on_a_phone_nothing_of_the_tab_is_cut_off(
+    blank: Page,
+    studio: Server,
+) -> None:
+    page = blank
+    page.set_viewport_size(PHONE)
+    go(page, studio)
+    page.locator(".overflow-menu button").first.click()  # five tabs do not fit
+    page.get_by_text("Models", exact=True).last.click()
+    expect(row(page, "spare")).to_be_visible()
+    # Lines of code scroll in their box; a tab that is behind the dots is out of sight.
+    out_of_sight = ("cm-", "ͼ", "contenteditable", '<button tabindex="-1"')
+    assert [p for p in too_wide(page) if not any(mark in p for mark in out_of_sight)] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_tabs_text_stands_out_from_its_ground(
+    blank: Page,
+    studio: Server,
+    dark: bool,
+) -> None:
+    go(blank, studio, dark=dark)
+    blank.get_by_role("tab", name="Models").click()
+    row(blank, "spare").click()
+    expect(blank.locator("#model-delete")).to_be_enabled()
+    blank.locator("#model-delete").click()
+    expect(blank.locator("#delete-losses")).to_contain_text("MB of weights")
+    blank.locator("#push-box button").first.click()
+    expect(blank.locator("#model-push")).to_be_visible()
+    assert pale_texts(blank) == []

@@ -1,0 +1,45 @@
+"""Names what a picture shows: `python predict.py photo.jpg`. Needs onnxruntime, numpy, pillow."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def read(file: str, jpeg_side: int) -> np.ndarray:
+    """The picture as the model takes it: uint8 RGB (height, width, 3), upright, clear parts white.
+
+    A JPEG is decoded no larger than the model needs. Grey of 16 or 32 bits becomes 8 bits.
+    """
+    image = Image.open(file)
+    image.draft(None, (jpeg_side, jpeg_side))
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":
+        most, deep = image.getextrema()[1], image.mode.startswith("I;16") or image.format == "PPM"
+        top = 65535 if deep or most > 255 else 1 if image.mode == "F" and most <= 1 else 255
+        grey = np.asarray(image, np.float64) * (255 / top) + 0.5
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    image, white = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return np.asarray(white)
+
+
+def open_model(file: Path | None = None) -> onnxruntime.InferenceSession:
+    """The network; by default the one beside this file."""
+    return onnxruntime.InferenceSession(file or Path(__file__).with_name("model.onnx"))
+
+
+def predict(model: onnxruntime.InferenceSession, file: str) -> dict[str, float]:
+    """Each class with its probability, 0 to 1, in the model's order."""
+    notes = model.get_modelmeta().custom_metadata_map
+    probs = model.run(None, {"picture": read(file, int(notes["jpeg_side"]))})[0]
+    return dict(zip(json.loads(notes["class_names"]), probs.tolist(), strict=True))
+
+
+if __name__ == "__main__":
+    answers = predict(open_model(), sys.argv[1])
+    for name in sorted(answers, key=answers.get, reverse=True)[:5]:
+        print(f"{answers[name]:6.1%}  {name}")
