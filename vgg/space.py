@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What a Space needs of this folder, and nothing else: no tests, no history, no models, no data.
 TOP_FILES = ("LICENSE", "README.md", "app.py", "requirements.txt", "weights/README.md")
 TREES = ("vgg", f"weights/{STARTER}")
-SUFFIXES = (".py", ".txt", ".css", ".js", ".json", ".safetensors")
+SUFFIXES = (".py", ".txt", ".html", ".css", ".js", ".json", ".safetensors")
 PICTURE = re.compile(r"^!\[[^\]]*\]\(\.github/[^)]*\)\n\n?", re.MULTILINE)
 MAX_MODEL_BYTES = 100 * 1024**2  # of a model that goes into the Space itself
 MODEL_VARIABLE = "VGG_STUDIO_MODEL"
