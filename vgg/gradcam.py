@@ -81,7 +81,7 @@ class GradCAM:
             return heat.where(peak.isfinite(), torch.nan).to(x.device), logits.to(x.device)
 
     def _evidence(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted sums of the maps (N, 1, H', W') on the finest map's grid, and logits; float32."""
+        """Weighted sums of the maps (N, 1, H', W') on the finest map's grid, and logits."""
         model, head = self.model, self.model.config.head
         ends = model.stage_ends[2:] if head == "stages" else model.stage_ends[-1:]
         classifier = model.classifier
