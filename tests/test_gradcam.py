@@ -150,6 +150,17 @@ def test_a_map_has_the_size_of_the_input_and_its_hottest_place_is_1(head: str) -
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_the_networks_answer_comes_with_the_map(head: str) -> None:
+    model, x = small(head), torch.randn(3, 3, 64, 64)
+    with GradCAM(model) as cam:
+        heat, logits = cam.with_logits(x, [0, 1, 2])
+        assert torch.equal(heat, cam(x, [0, 1, 2]))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model(x), atol=1e-4, rtol=1e-4)
+    assert not logits.requires_grad
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_classes_have_maps_of_their_own_and_a_batch_gives_what_single_pictures_do(
     head: str,
 ) -> None:

@@ -6,37 +6,48 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vgg import distributed
 from vgg.data import FolderIndex, Sample, Split
 from vgg.film import COPY_SIDE, FOLDER, Film, Frame, read_film
-from vgg.gradcam import Truth, heat_maps, truth_score
+from vgg.gradcam import GradCAM, Truth, truth_score
 from vgg.images import read_image
 from vgg.model import VGG
 from vgg.options import ModelConfig
 from vgg.predictor import Predictor
 from vgg.recipe import Epoch, State
 from vgg.runs import Run
-from vgg.transforms import needed_side, placement, to_uint8
+from vgg.transforms import needed_side, normalise, placement, to_uint8
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.04  # of a training's time, at most
-LOOKING, CHECKING = 0.6, 0.2  # of that: for all frames; for the check of the first, and of the last
-ENDING = SHARE * (LOOKING / 2 + CHECKING)  # of a training's time, for the last frame
+SHARE = 0.035  # of a training's time; with what can't be foreseen it stays under 5 %
+FIRST_MAPS, FIRST = 0.25, 0.5  # of that: for the maps of the first frame; for all of it
+ENDING = SHARE * (1 - FIRST)  # of a training's time, for the last frame
 MOST_PICTURES, MOST_FRAMES = 12, 60
-TRIALS = 3  # random places that a marked one is compared with
+TRIALS = 2  # random places that a marked one is compared with
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A picture to look at: `pixels` is the network's input, uint8 (3, S, S), and `area` where the
+    picture lies in it."""
+
+    image: Image.Image
+    pixels: Tensor
+    area: tuple[float, float, float, float]
 
 
 class Camera:
     """Takes the frames of a training, in its folder, and never changes what is learned.
 
-    All of it stays under `SHARE` of the training's time, so a short training has few frames of few
+    All of it stays near `SHARE` of the training's time, so a short training has few frames of few
     pictures, or none. Of several processes the first alone has a camera that works.
 
     `after`: the epoch from which a training goes on that was killed; later frames are made anew.
@@ -57,7 +68,7 @@ class Camera:
         self._samples = probes(index, parts)
         self._pixels = torch.empty(0)
         self._areas: list[tuple[float, float, float, float]] = []
-        self._cost = 0.0  # seconds of the dearest frame, its check not included
+        self._cost = self._checking = 0.0  # seconds of the dearest frame, and of its check
         self._began = time.monotonic()  # with this frame
         if self.working:
             self._go_on(after)
@@ -99,22 +110,26 @@ class Camera:
     def _shoot(self, epoch: Epoch, state: Callable[[], State]) -> None:
         room = SHARE * (self.run.elapsed + epoch.seconds_left)
         first, last = not self.film.frames, epoch.number >= epoch.epochs
-        # A map costs less than to learn from a picture. It is measured only where that may fit.
-        fits = self._spent() + 2 / epoch.pictures_per_second < LOOKING * room
+        # A map costs less than to learn from a picture.
+        fits = self._spent() + 1 / epoch.pictures_per_second < FIRST_MAPS * room
         if not (fits if first else self._due(epoch, room, last=last)):
             return
         began = time.monotonic()
         predictor = self._predictor(state()["average"])
-        if not len(self._pixels) and not self._open(predictor, room):
-            return
-        heat, probs = self._look(predictor)
+        if first:
+            heat, probs = self._open(predictor, FIRST_MAPS * room)
+        else:
+            if not len(self._pixels):  # after a break
+                self._keep(self._samples, [self._read(sample) for sample in self._samples])
+            heat, probs = self._look(predictor, self._pixels, self.film.classes)
         self._cost = max(self._cost, time.monotonic() - began)
-        most, seconds = len(heat), CHECKING * room
-        if not first:
-            most, seconds = last * self.film.frames[0].checked, room - self._spent()
-        truth, checked = self._check(predictor, heat, probs, most, seconds)
-        frame = Frame(epoch.number, tuple(probs.tolist()), truth, checked)
+        began = time.monotonic()
+        wanted = len(heat) if first else last * self.film.frames[0].checked
+        seconds = (FIRST * room if first else room) - self._spent()
+        truth, checked = self._check(predictor, heat, wanted, seconds)
+        self._checking = max(self._checking, time.monotonic() - began)
         self.film.keep_maps(epoch.number, heat)
+        frame = Frame(epoch.number, tuple(probs.tolist()), truth, checked)
         film = replace(self.film, frames=(*self.film.frames, frame))
         replace(film, seconds=self._spent()).keep()
         self.film = film
@@ -126,9 +141,8 @@ class Camera:
             return self.film.seconds < room
         if last:
             return self.film.seconds + self._cost <= room
-        checks = CHECKING * room * (1 if self.film.frames[0].checked else 0)
-        # One frame more is kept for the end.
-        affordable = int((LOOKING * room + checks - self.film.seconds) / self._cost) - 1
+        free = room - self.film.seconds - self._cost - self._checking  # the last frame comes first
+        affordable = int(free / self._cost)
         affordable = min(affordable, MOST_FRAMES - len(self.film.frames) - 1)
         if affordable < 1:
             return False
@@ -144,48 +158,47 @@ class Camera:
         network.load_state_dict(weights, assign=True)
         return Predictor(network.eval(), str(self.run.device), self.run.options.precision)
 
-    def _open(self, predictor: Predictor, room: float) -> bool:
-        """Read the pictures, for a first frame as many as there is time for. False for none."""
-        if not self.film.frames:
-            ready = time.monotonic()
-            self._read(self._samples[:1])
-            read = time.monotonic()
-            for _ in range(2):  # the first time is slower
-                looked = time.monotonic()
-                self._look(predictor)
-            each = time.monotonic() - looked
-            # Two frames at least, the first and the last; each makes a network ready.
-            free = LOOKING * room - self._spent() - (ready - self._began)
-            self._samples = _spread(self._samples, int(free / (2 * each + read - ready)))
-        if not self._samples:
-            self.working = False
-            self.discard()
-            return False
-        self._read(self._samples)
-        return True
+    def _open(self, predictor: Predictor, seconds: float) -> tuple[Tensor, Tensor]:
+        """As `_look`, one picture after the other until the time is over: those are the film's."""
+        seen, pictures, each = [], [], 0.0
+        for sample in self._samples:
+            began = time.monotonic()
+            if seen and self._spent() + each > seconds:
+                break
+            pictures.append(self._read(sample))
+            seen.append(self._look(predictor, pictures[-1].pixels[None], (sample.label,)))
+            each = time.monotonic() - began
+        if not seen:
+            raise ValueError("no picture is held out")
+        self._keep(self._samples[: len(seen)], pictures)
+        heat, probs = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return heat, probs
 
-    def _read(self, samples: Sequence[Sample]) -> None:
+    def _read(self, sample: Sample) -> "_Picture":
         cfg = self.config.pretrained_cfg
-        pixels, areas = [], []
-        for number, sample in enumerate(samples):
-            image = read_image(sample.path, min_side=max(COPY_SIDE, needed_side(cfg)))
-            pixels.append(to_uint8(image, cfg))
-            areas.append(placement(image.size, cfg))
-            self.film.keep_picture(number, image)
-        self._pixels, self._areas = torch.stack(pixels), areas
+        image = read_image(sample.path, min_side=max(COPY_SIDE, needed_side(cfg)))
+        return _Picture(image, to_uint8(image, cfg), placement(image.size, cfg))
+
+    def _keep(self, samples: Sequence[Sample], pictures: "Sequence[_Picture]") -> None:
+        """These pictures are the film's."""
+        for number, picture in enumerate(pictures):
+            self.film.keep_picture(number, picture.image)
+        self._pixels = torch.stack([picture.pixels for picture in pictures])
+        self._areas = [picture.area for picture in pictures]
         self.film = replace(self.film, classes=tuple(sample.label for sample in samples))
 
-    def _look(self, predictor: Predictor) -> tuple[Tensor, Tensor]:
-        """(heat (P, S, S), probability of the true class (P,)) of each picture."""
-        classes = torch.tensor(self.film.classes)
-        with self.run.lock:
-            heat = heat_maps(predictor, self._pixels, classes.tolist())
-        with self.run.lock:
-            probs = predictor.probabilities(self._pixels)
-        return heat, probs[torch.arange(len(classes)), classes]
+    def _look(
+        self, predictor: Predictor, pixels: Tensor, classes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """(heat (P, S, S), probability of the true class (P,)) of pictures, on the CPU."""
+        x = normalise(pixels.to(predictor.device), self.config.pretrained_cfg, predictor.dtype)
+        with self.run.lock, GradCAM(predictor.model) as cam:
+            heat, logits = cam.with_logits(x, classes)
+            probs = torch.softmax(logits, dim=1).cpu()
+            return heat.cpu(), probs[torch.arange(len(classes)), torch.tensor(classes)]
 
     def _check(
-        self, predictor: Predictor, heat: Tensor, probs: Tensor, most: int, seconds: float
+        self, predictor: Predictor, heat: Tensor, most: int, seconds: float
     ) -> tuple[Truth | None, int]:
         """The mean truth of the first `most` maps, or of fewer in the time; and of how many."""
         found: list[Truth] = []
@@ -219,5 +232,5 @@ def probes(index: FolderIndex, parts: Split) -> list[Sample]:
 
 
 def _spread(samples: list[Sample], most: int) -> list[Sample]:
-    count = max(0, min(most, len(samples)))
+    count = min(most, len(samples))
     return [samples[number * len(samples) // count] for number in range(count)]

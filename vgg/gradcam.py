@@ -61,6 +61,11 @@ class GradCAM:
         is the hottest place of each picture. Where nothing speaks for the class a map is all 0;
         where the network's numbers overflow it is all NaN: `problem_with` tells.
         """
+        return self.with_logits(x, class_index)[0]
+
+    def with_logits(self, x: Tensor, class_index: int | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What a call gives, and the network's answer from the same pass: logits
+        (N, num_classes), float32, on `x`'s device."""
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
             raise ValueError(
                 f"x must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
@@ -69,14 +74,14 @@ class GradCAM:
             raise ValueError("the network is being trained; use `with GradCAM(model) as cam:`")
         with torch.inference_mode(False):  # what is made in that mode can't be differentiated
             chosen = _chosen(class_index, len(x), self.model.config.num_classes)
-            evidence = self._evidence(x, chosen)
+            evidence, logits = self._evidence(x, chosen)
             heat = F.interpolate(F.relu(evidence), x.shape[2:], mode="bilinear").squeeze(1)
             peak = heat.amax((1, 2), keepdim=True)
             heat = heat / peak.clamp_min(torch.finfo(heat.dtype).tiny)
-            return heat.where(peak.isfinite(), torch.nan).to(x.device)
+            return heat.where(peak.isfinite(), torch.nan).to(x.device), logits.to(x.device)
 
-    def _evidence(self, x: Tensor, chosen: Tensor) -> Tensor:
-        """Weighted sums of the maps (N, 1, H', W'), in float32, on the finest map's grid."""
+    def _evidence(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted sums of the maps (N, 1, H', W') on the finest map's grid, and logits."""
         model, head = self.model, self.model.config.head
         ends = model.stage_ends[2:] if head == "stages" else model.stage_ends[-1:]
         classifier = model.classifier
@@ -101,7 +106,7 @@ class GradCAM:
             weights = slope.mean((2, 3), keepdim=True)  # equation 1
             summed = (weights * leaf.detach()).sum(1, keepdim=True)  # equation 2
             evidence = evidence + F.interpolate(summed, leaves[0].shape[2:], mode="bilinear")
-        return evidence
+        return evidence, logits.detach()
 
 
 def heat_maps(predictor: Predictor, pixels: Tensor, class_index: int | Sequence[int]) -> Tensor:

@@ -21,7 +21,7 @@ SECONDS = 0.8  # a frame, when it plays
 NO_FILM = (
     "This model has no film. One is made while a network learns from nothing (“From scratch” in "
     "the Train tab), and while its last stages are tuned (“Whole network”), where that is kept and "
-    "there is time for it: it takes at most 4 % of the training."
+    "there is time for it: it takes less than 5 % of the training."
 )
 ABOUT = (
     "Pictures that the network did not learn from, one of each class. Bright is where something "
