@@ -127,7 +127,7 @@ def test_from_the_sample_shapes_to_the_mistakes_of_a_model(
     state_is(page, "done", within=A_TRAINING)
     chosen_is(page, "shapes")
     expect(page.locator("#job-status .big")).to_contain_text("95 % interval")
-    expect(page.locator("#take-away")).to_be_hidden()
+    expect(page.locator("#take-away")).to_be_visible()
     page.locator("#use-it").click()
     upload(page, shapes / "star.png")
     expect(page.locator("#prediction .bars li")).to_have_count(5)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from conftest import Server, serving
 from playwright.sync_api import Locator, Page, expect
-from test_browser import PHONE, blank, browser, context, go, pale_texts, too_wide  # noqa: F401
+from test_browser import PHONE, go, pale_texts, too_wide
 
 from vgg import VGG
 from vgg.checkpoint import save_checkpoint
@@ -224,7 +224,7 @@ def row(page: Page, name: str) -> Locator:
 
 
 @pytest.mark.browser
-def test_a_row_is_chosen_renamed_and_deleted(blank: Page, studio: Server) -> None:  # noqa: F811
+def test_a_row_is_chosen_renamed_and_deleted(blank: Page, studio: Server) -> None:
     page = blank
     open_tab(page, studio)
     expect(page.locator("#model-rename")).to_be_disabled()
@@ -254,7 +254,7 @@ def test_a_row_is_chosen_renamed_and_deleted(blank: Page, studio: Server) -> Non
 
 @pytest.mark.browser
 def test_an_export_is_proved_downloaded_and_comes_in_again(
-    blank: Page,  # noqa: F811
+    blank: Page,
     studio: Server,
     tmp_path: Path,
 ) -> None:
@@ -281,7 +281,7 @@ def test_an_export_is_proved_downloaded_and_comes_in_again(
 
 @pytest.mark.browser
 def test_on_a_phone_nothing_of_the_tab_is_cut_off(
-    blank: Page,  # noqa: F811
+    blank: Page,
     studio: Server,
 ) -> None:
     page = blank
@@ -298,7 +298,7 @@ def test_on_a_phone_nothing_of_the_tab_is_cut_off(
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_tabs_text_stands_out_from_its_ground(
-    blank: Page,  # noqa: F811
+    blank: Page,
     studio: Server,
     dark: bool,
 ) -> None:
