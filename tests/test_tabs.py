@@ -292,7 +292,7 @@ def test_calibration_has_a_dot_for_each_tenth_that_has_answers() -> None:
     text = plots.reliability([(0.95, True), (0.97, True), (0.93, False), (0.31, False)])
     assert text.count("<circle") == 2
     assert "3 pictures answered with 95 % on average: 67 % of them right" in text
-    assert "1 pictures answered with 31 % on average: 0 % of them right" in text
+    assert "1 picture answered with 31 % on average: 0 % of them right" in text
 
 
 # Inside

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from vgg.images import ImageError, read_image
+from vgg.ui import plots
 from vgg.ui.heatmap import data_url, explain
 from vgg.ui.store import Store
 from vgg.weights import local_weights
@@ -65,7 +66,7 @@ def show_cell(measured: Measured, row: int, column: int, maps: list[str] | None 
     others are still to come. None: there will be none."""
     truth, answer = (measured.document["classes"][n] for n in (row, column))
     found = measured.cell(row, column)
-    pictures = f"{len(found)} picture{'s' * (len(found) != 1)} of {truth}"
+    pictures = f"{plots.pictures(len(found))} of {truth}"
     if row == column:
         title = f"{pictures}, answered right; the least sure first"
     else:

@@ -10,6 +10,7 @@ from vgg.ui.sidebar import choice_from_inputs
 from vgg.ui.store import Choice, Store
 from vgg.weights import STARTER
 
+TRUNK = "This model is a trunk without a classifier: it can be trained, not asked."
 UNTRAINED = "This network has not been trained, so its answer would be a guess."
 _TRAIN = "<button type='button' data-tab='train-tab'>Train it</button>"
 
@@ -43,7 +44,7 @@ def obstacle(store: Store, *inputs: Any) -> str:
     except ValueError as error:
         return _notice(str(error))
     if config.num_classes == 0:
-        return _notice("This model is a trunk without a classifier: it can be trained, not asked.")
+        return _notice(TRUNK, _TRAIN)
     if not config.trained:
         return _notice(UNTRAINED, _TRAIN)
     if not store.is_here(store.name(choice)):

@@ -111,12 +111,17 @@ def _cell(i: int, j: int, count: int, share: float, names: Sequence[str]) -> str
         return "<td></td>"
     kind = "right" if i == j else "wrong"
     percent = f"{100 * share:.0f} %"
-    label = f"{names[i]} answered as {names[j]}: {count} pictures, {percent} of its class"
+    label = f"{names[i]} answered as {names[j]}: {pictures(count)}, {percent} of its class"
     return (
         f'<td class="{kind}" style="--share:{share:.3f}"><button type="button" data-row="{i}" '
         f'data-column="{j}" title="{escape(label)}" aria-label="{escape(label)}">'
         f"{count}<small>{percent}</small></button></td>"
     )
+
+
+def pictures(count: int) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count} picture{'s' * (count != 1)}"
 
 
 def class_bars(counts: dict[str, int]) -> str:
@@ -152,7 +157,7 @@ def reliability(answers: Sequence[tuple[float, bool]]) -> str:
         x, y = place(sure, right)
         radius = 3 + 9 * (len(found) / len(answers)) ** 0.5
         text = (
-            f"{len(found)} pictures answered with {100 * sure:.0f} % on average: "
+            f"{pictures(len(found))} answered with {100 * sure:.0f} % on average: "
             f"{100 * right:.0f} % of them right"
         )
         dots.append(

@@ -119,7 +119,7 @@ def loaded(store: Store, *inputs: Any) -> Any:
 def most_answers(store: Store, *inputs: Any) -> int:
     """Where the slider for the number of answers ends: at the class count, and not over 20."""
     try:
-        num_classes = store.config(chosen(*inputs)).num_classes
+        num_classes = store.config(chosen(*inputs)).num_classes or MOST_TOP_K  # a trunk has 0
     except (ValueError, gr.Error):
         num_classes = MOST_TOP_K
     return max(2, min(MOST_TOP_K, num_classes))  # a slider needs two ends
