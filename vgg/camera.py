@@ -69,6 +69,7 @@ class Camera:
         self._pixels = torch.empty(0)
         self._areas: list[tuple[float, float, float, float]] = []
         self._cost = self._checking = 0.0  # seconds of the dearest frame, and of its check
+        self._each = math.inf  # seconds of a picture, at best
         self._began = time.monotonic()  # with this frame
         if self.working:
             self._go_on(after)
@@ -160,14 +161,16 @@ class Camera:
 
     def _open(self, predictor: Predictor, seconds: float) -> tuple[Tensor, Tensor]:
         """As `_look`, one picture after the other until the time is over: those are the film's."""
-        seen, pictures, each = [], [], 0.0
+        seen, pictures, took = [], [], [math.inf]
         for sample in self._samples:
             began = time.monotonic()
-            if seen and self._spent() + each > seconds:
+            # The first is slower than the rest and says little.
+            if len(seen) > 1 and self._spent() + min(took) > seconds:
                 break
             pictures.append(self._read(sample))
             seen.append(self._look(predictor, pictures[-1].pixels[None], (sample.label,)))
-            each = time.monotonic() - began
+            took.append(time.monotonic() - began)
+        self._each = min(took)
         if not seen:
             raise ValueError("no picture is held out")
         self._keep(self._samples[: len(seen)], pictures)
@@ -202,7 +205,8 @@ class Camera:
     ) -> tuple[Truth | None, int]:
         """The mean truth of the first `most` maps, or of fewer in the time; and of how many."""
         found: list[Truth] = []
-        each, until = (TRIALS + 2) * self._cost / len(heat), time.monotonic() + seconds
+        each = (TRIALS + 2) * min(self._each, self._cost / len(heat))
+        until = time.monotonic() + seconds
         for number in range(most):
             began = time.monotonic()
             if began + each > until:
