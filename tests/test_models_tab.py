@@ -194,9 +194,13 @@ def test_of_the_imports_of_strangers_only_so_many_are_kept(
     assert {p.name for p in (weights / ".visitors").iterdir()} == set(keys[1:])
 
 
-def test_strangers_never_push_with_the_servers_token(strangers: Store) -> None:
-    with pytest.raises(ValueError, match="token of your own"):
-        owned.push(strangers, strangers.choice_of(STARTER), "me/shapes", "  ", True, silent)
+def test_nothing_is_pushed_with_the_machines_own_token(
+    owner: Store, strangers: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_server")
+    for store in (owner, strangers):
+        with pytest.raises(ValueError, match="token of your own"):
+            owned.push(store, store.choice_of(STARTER), "me/shapes", "  ", True, silent)
     with pytest.raises(ValueError, match="your own models and the starter"):
         owned.push(strangers, strangers.choice_of("pets"), "me/pets", "hf_x", True, silent)
 

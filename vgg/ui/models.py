@@ -69,7 +69,7 @@ def _watched(
 
     def run() -> None:
         try:
-            told.put(("result", work(lambda event: told.put(("step", event.get("message"))))))
+            told.put(("result", work(lambda event: told.put(("step", owned.words(event))))))
         except ValueError as error:
             told.put(("problem", str(error)))
         except Exception as error:
@@ -165,8 +165,7 @@ def build(
                 token = gr.Textbox(
                     label="Token",
                     type="password",
-                    info="With the right to write; used once and not kept"
-                    + ("" if public else ". Empty: the one that this machine is logged in with"),
+                    info="Your own, with the right to write; used once and not kept",
                     elem_id="push-token",
                 )
                 private = gr.Checkbox(True, label="Private", elem_id="push-private")

@@ -219,10 +219,10 @@ def push(
     private: bool,
     on_event: Callable[[dict[str, Any]], None],
 ) -> str:
-    """Push the model in hand to the Hub; returns the address. On a public page only with the
-    token that was typed: the server's own is its owner's."""
+    """Push the model in hand to the Hub; returns the address. With the token that was typed only:
+    that of the machine is its owner's."""
     name = _taken(store, choice)
-    if store.settings.public and not token.strip():
+    if not token.strip():
         raise ValueError("type a token of your own: Settings, Access Tokens on huggingface.co")
     if not to.strip():
         raise ValueError("write where to push it, as owner/name")
@@ -231,11 +231,18 @@ def push(
     return push_model(
         store.spec_of(name),
         to.strip(),
-        token=token.strip() or None,
+        token=token.strip(),
         private=bool(private),
         weights_dir=store.settings.weights_dir,
         on_event=on_event,
     )
+
+
+def words(event: dict[str, Any]) -> str:
+    """What an event of an export or a push says to a person."""
+    if event.get("kind") == "send":
+        return f"sending {event['files']} files, {size_text(event['bytes'])}"
+    return str(event.get("message") or "one moment")
 
 
 def _own_folder(store: Store, choice: Choice) -> Path:
