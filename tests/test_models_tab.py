@@ -10,7 +10,8 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from conftest import Server, serving
+from conftest import Ask, Server, serving
+from fake_hub import FakeHub
 from playwright.sync_api import Locator, Page, expect
 from test_browser import PHONE, go, pale_texts, too_wide
 
@@ -203,6 +204,20 @@ def test_nothing_is_pushed_with_the_machines_own_token(
             owned.push(store, store.choice_of(STARTER), "me/shapes", "  ", True, silent)
     with pytest.raises(ValueError, match="your own models and the starter"):
         owned.push(strangers, strangers.choice_of("pets"), "me/pets", "hf_x", True, silent)
+
+
+def test_the_tabs_push_reaches_the_hub_with_the_typed_token(
+    hub: FakeHub, ask: Ask, weights: Path
+) -> None:
+    line = (
+        "(o := __import__('vgg.ui.owned', fromlist=['push']), "
+        "s := __import__('vgg.ui.store', fromlist=['Store']), "
+        f"store := s.Store(s.Settings(weights_dir=__import__('pathlib').Path({str(weights)!r}))), "
+        "o.push(store, store.choice_of('pets'), 'ada/tab', ' hf_ada ', True, o.words))[-1]"
+    )
+    assert ask(line)["value"] == f"{hub.url}/ada/tab"
+    assert hub.repo("ada/tab").private
+    assert {r.token for r in hub.requests if r.token} == {"hf_ada"}
 
 
 def test_what_is_not_trained_is_not_taken_away(owner: Store) -> None:
