@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vgg.evaluation import Evaluation, evaluate
+    from vgg.formats import ImageError
     from vgg.gradcam import GradCAM
-    from vgg.images import ImageError, read_image
+    from vgg.images import read_image
     from vgg.intake import scan_folder
     from vgg.model import VGG
     from vgg.predictor import Prediction, Predictor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Evaluation": "vgg.evaluation",
     "GradCAM": "vgg.gradcam",
-    "ImageError": "vgg.images",
+    "ImageError": "vgg.formats",
     "Prediction": "vgg.predictor",
     "Predictor": "vgg.predictor",
     "TrainResult": "vgg.training",
