@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.TemporaryDirectory(prefix="vgg-tests-")
     config.add_cleanup(cache.cleanup)
     os.environ["HF_HOME"] = cache.name
+    os.environ["VGG_STUDIO_CACHE"] = str(Path(cache.name, "vgg-studio"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # Threads that wait sleep: spinning, they take the cores from whatever else runs there.

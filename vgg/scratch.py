@@ -33,7 +33,7 @@ EVALUATION_COST = 1 / 3  # of a picture measured against one learned from: one p
 SAFETY = 0.95  # share of the time left that is planned with
 WIDER_FROM = (20_000, 25)  # pictures shown, and epochs, from which on a wider network pays
 SMALLER_BELOW = (4_000, 10)  # the same, below which smaller pictures are better
-TINY, SMALL = 300, 1000  # pictures to learn from: fewer are learned from in smaller batches
+TINY, FEW = 300, 6000  # pictures to learn from: fewer are learned from in smaller batches
 
 
 def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None) -> Trained:
@@ -192,8 +192,8 @@ def preprocessing_of(size: int) -> Preprocessing:
 
 def recipe_for(config: ModelConfig, count: int, *, augment: bool = True) -> Recipe:
     """The learning rate and batch size for this network and so many pictures to learn from."""
-    batch_size = 16 if count < TINY else 32 if count < SMALL else 64
-    lr = 0.1 * batch_size / 64
+    batch_size = 16 if count < TINY else 32 if count < FEW else 64
+    lr = 0.025 if count < TINY else 0.1
     if config.head == "fc":
         lr *= 0.2  # three layers in a row without a norm take no more
     if not config.batch_norm:
