@@ -66,6 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["VGG_STUDIO_CACHE"] = str(Path(cache.name, "vgg-studio"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # What tests hand to the page's functions counts as uploaded.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.gettempdir()
     # Threads that wait sleep: spinning, they take the cores from whatever else runs there.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"

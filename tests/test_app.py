@@ -285,9 +285,19 @@ def call(server: Server, endpoint: str, *data: Any) -> str:
     "path", ["/etc/hostname", str(ROOT / "app.py"), "app.py", "../../etc/hostname"]
 )
 def test_a_file_of_the_server_is_not_taken_for_an_upload(server: Server, path: str) -> None:
-    sent = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
-    events = call(server, "predict", sent, "starter", 5)
-    assert events.startswith("event: error")
+    for mark in ({"meta": {"_type": "gradio.FileData"}}, {"meta": {}}, {}):
+        sent = {"path": path, "orig_name": "a.png", **mark}
+        for endpoint, more in (("predict", ["starter", 5]), ("explain", ["starter", ""])):
+            events = call(server, endpoint, sent, *more)
+            assert events.startswith("event: error")
+            assert '"top"' not in events
+            assert "heatmap" not in events
+
+
+def test_a_picture_of_the_server_is_not_shown_by_its_path(server: Server, shapes: Path) -> None:
+    picture = str(shapes / "star.png")
+    events = call(server, "predict", {"path": picture}, "starter", 5)
+    assert "was not uploaded" in events
     assert '"top"' not in events
 
 

@@ -47,6 +47,7 @@ ORDER = (
     "vgg.ui.store",
     "vgg.ui.zero",
     "vgg.ui.turns",
+    "vgg.ui.uploads",
     "vgg.ui.plots",
     "vgg.ui",
     "vgg",

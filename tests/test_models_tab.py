@@ -1,6 +1,7 @@
 """The Models tab: what each visitor sees and may do; in a browser with `pytest -m browser`."""
 
 import contextvars
+import os
 import re
 import shutil
 import zipfile
@@ -8,18 +9,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import onnxruntime
 import pytest
 from conftest import Ask, Server, serving
 from fake_hub import FakeHub
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from test_browser import PHONE, go, pale_texts, too_wide
 
 from vgg import VGG
 from vgg.checkpoint import save_checkpoint
-from vgg.ui import models, owned, snippets
+from vgg.ui import api, cells, gallery, models, owned, pictures, snippets
 from vgg.ui.jobs import Jobs
 from vgg.ui.store import NEW, Choice, Settings, Store
+from vgg.ui.uploads import uploaded
 from vgg.weights import STARTER
 
 
@@ -171,6 +175,62 @@ def test_a_model_is_its_owners_even_for_who_knows_its_name(weights: Path) -> Non
     assert not list((weights / ".visitors").iterdir())
 
 
+def test_a_private_model_that_is_not_there_is_said_without_its_path(weights: Path) -> None:
+    store = Store(Settings(weights_dir=weights, public=True))
+    store.keep_private("key", weights / ".visitors" / "key" / "photos")
+    with pytest.raises(ValueError, match="not ready yet") as refused:
+        store.predictor("key")
+    assert str(weights) not in str(refused.value)
+
+
+def test_on_a_public_page_the_owners_pictures_are_not_shown(
+    strangers: Store, owner: Store, weights: Path
+) -> None:
+    assert owner.shows_pictures("pets")
+    assert not strangers.shows_pictures("pets")
+    assert strangers.shows_pictures("key-of-ada")
+    assert strangers.shows_pictures(STARTER)
+    with pytest.raises(ValueError, match="its owner's"):
+        cells.held_out(strangers, "pets")
+
+
+def test_what_visitors_left_behind_a_day_ago_goes_when_the_page_starts(weights: Path) -> None:
+    lost, fresh_one = (weights / ".visitors" / name for name in ("lost", "fresh"))
+    for folder in (lost, fresh_one):
+        folder.mkdir(parents=True)
+    os.utime(lost, (1, 1))
+    Jobs(Store(Settings(weights_dir=weights)))
+    assert lost.exists()
+    Jobs(Store(Settings(weights_dir=weights, public=True)))
+    assert not lost.exists()
+    assert fresh_one.exists()
+
+
+def test_only_what_was_uploaded_passes_the_door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, secret = tmp_path / "served", tmp_path / "secret.png"
+    served.mkdir()
+    Image.new("RGB", (40, 40)).save(secret)
+    Image.new("RGB", (40, 40)).save(served / "mine.png")
+    (served / "link.png").symlink_to(secret)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(served))
+    assert uploaded(str(served / "mine.png")) == served / "mine.png"
+    for path in (str(secret), f"{served}/../secret.png", f"{served}/link.png", "", None, 3, "\0"):
+        with pytest.raises(ValueError, match="was not uploaded"):
+            uploaded(path)
+    with pytest.raises(ValueError, match="was not uploaded"):
+        gallery.current_picture("picture", [(str(secret), None)], None)
+    with pytest.raises(ValueError, match="was not uploaded"):
+        pictures.from_boxes(Store(), [("a", [(str(secret), None)]), ("b", [(str(secret), None)])])
+    with pytest.raises(ValueError, match="was not uploaded"):
+        pictures.from_zip(Store(), str(secret))
+    with pytest.raises(gr.Error, match="was not uploaded"):
+        gallery.shown_copies([(str(secret), None)])
+    with pytest.raises(gr.Error, match="was not uploaded"):
+        api._file({"path": str(secret)})
+
+
 def test_what_a_thread_does_for_a_visitor_is_asked_as_the_visitor() -> None:
     asking: contextvars.ContextVar[str] = contextvars.ContextVar("asking", default="nobody")
     asking.set("ada's page")
@@ -188,11 +248,16 @@ def test_of_the_imports_of_strangers_only_so_many_are_kept(
     strangers: Store, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vgg.ui.jobs.KEPT_MODELS", 2)
+    monkeypatch.setattr("vgg.ui.jobs.KEPT_SECONDS", 0)
     jobs = Jobs(strangers)
     file = str(weights / "pets" / "model.safetensors")
     keys = [owned.bring_in(strangers, jobs, file, "x") for _ in range(3)]
     assert list(strangers.private) == keys[1:]
     assert {p.name for p in (weights / ".visitors").iterdir()} == set(keys[1:])
+    monkeypatch.setattr("vgg.ui.jobs.KEPT_SECONDS", 60)  # nobody pushes out what came just now
+    with pytest.raises(ValueError, match="in an hour"):
+        owned.bring_in(strangers, jobs, file, "x")
+    assert list(strangers.private) == keys[1:]
 
 
 def test_nothing_is_pushed_with_the_machines_own_token(

@@ -16,6 +16,7 @@ from vgg.commands import whole_batches
 from vgg.shapes import draw_folder
 from vgg.table import header, key_of, rows_done, write_rows
 
+KEY, OTHER = "0123456789ab", "ba9876543210"
 IMAGES = ["a.png", 'with "quotes", and a comma.png', "line\nbreak.png", "d.png"]
 
 
@@ -44,11 +45,11 @@ def test_a_run_that_broke_off_is_gone_on_with_to_the_same_table(tmp_path: Path) 
     with write_rows(whole, 1) as keep:
         list(keep(answers()))
     for count in range(1, len(IMAGES) + 1):
-        write_broken(file, "key", count)
+        write_broken(file, KEY, count)
         assert not file.exists()
-        done = rows_done(file, 1, "key", IMAGES)
+        done = rows_done(file, 1, KEY, IMAGES)
         assert done == count
-        with write_rows(file, 1, key="key", done=done) as keep:
+        with write_rows(file, 1, key=KEY, done=done) as keep:
             list(keep(answers()[done:]))
         assert file.read_bytes() == whole.read_bytes()
         file.unlink()
@@ -57,13 +58,13 @@ def test_a_run_that_broke_off_is_gone_on_with_to_the_same_table(tmp_path: Path) 
 
 def test_a_row_cut_off_by_a_kill_counts_as_not_there(tmp_path: Path) -> None:
     file = tmp_path / "answers.csv"
-    write_broken(file, "key", 4)
-    part = file.with_name("answers.csv.key.part")
+    write_broken(file, KEY, 4)
+    part = file.with_name("answers.csv.0123456789ab.part")
     content = part.read_bytes()
     ends = [len(header(1))]
     for length in range(len(content) + 1):
         part.write_bytes(content[:length])
-        ends.append(rows_done(file, 1, "key", IMAGES))
+        ends.append(rows_done(file, 1, KEY, IMAGES))
     assert set(ends[1:]) == {0, 1, 2, 3, 4}
     assert ends[1:] == sorted(ends[1:])
     assert ends[-2] == 3  # without the last letter, the end of the line
@@ -71,12 +72,12 @@ def test_a_row_cut_off_by_a_kill_counts_as_not_there(tmp_path: Path) -> None:
 
 def test_rows_of_other_pictures_or_of_another_question_are_not_taken_over(tmp_path: Path) -> None:
     file = tmp_path / "answers.csv"
-    write_broken(file, "key", 3)
-    assert rows_done(file, 1, "other", IMAGES) == 0
-    assert rows_done(file, 2, "key", IMAGES) == 0
-    assert rows_done(file, 1, "key", ["a.png", "b.png", *IMAGES[2:]]) == 1
-    write_broken(file, "other", 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["answers.csv.other.part"]
+    write_broken(file, KEY, 3)
+    assert rows_done(file, 1, OTHER, IMAGES) == 0
+    assert rows_done(file, 2, KEY, IMAGES) == 0
+    assert rows_done(file, 1, KEY, ["a.png", "b.png", *IMAGES[2:]]) == 1
+    write_broken(file, OTHER, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.csv.ba9876543210.part"]
 
 
 def test_a_key_changes_with_the_question_and_with_every_picture(tmp_path: Path) -> None:

@@ -330,6 +330,8 @@ def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
         Store(Settings(weights_dir=home, public=True)),
         ("mine", 11, True, 8, 0.05, "gap"),
     )
+    assert "no film" in film.open_film(store, *inputs)[0], "its owner's pictures are not shown"
+    store.keep_private("mine", home / "mine")
     text, slider, play = film.open_film(store, *inputs)
     assert "<b>After epoch 1</b> of 2" in text
     assert text.count("<img") == 8

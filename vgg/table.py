@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+KEY_LENGTH = 12
 Rows = Iterable[dict[str, Any]]  # `image`, `top`, `error`, as the command line's JSON has them
 
 
@@ -34,7 +35,7 @@ def key_of(asked: Any, files: Iterable[Path]) -> str:
         stat = file.stat() if file.exists() else None
         about = (str(file), stat.st_size, stat.st_mtime_ns) if stat else (str(file),)
         digest.update(repr(about).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:KEY_LENGTH]
 
 
 def rows_done(file: Path, places: int, key: str, images: Sequence[str]) -> int:
@@ -57,7 +58,7 @@ def write_rows(
         return
     part = _part(file, key)
     kept = _whole_rows(part, places)[:done] if key else []
-    for other in file.parent.glob(f"{_escaped(file.name)}*.part"):
+    for other in file.parent.glob(f"{_escaped(file.name)}.{'?' * KEY_LENGTH}.part"):
         if other != part:
             other.unlink(missing_ok=True)
     written = len(kept)

@@ -1,5 +1,6 @@
 """The named endpoints for programs, one function each; `gradio_client` and HTTP call them."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,8 +15,9 @@ from vgg.ui import heatmap
 from vgg.ui.evaluate import measure
 from vgg.ui.how import PUBLIC_EPOCHS, PUBLIC_SECONDS
 from vgg.ui.jobs import NO_GPU_OF_ITS_OWN, Job, Jobs
-from vgg.ui.pictures import forget, from_zip
+from vgg.ui.pictures import forget, from_zip, lend
 from vgg.ui.store import Store
+from vgg.ui.uploads import uploaded
 
 
 def build(store: Store, jobs: Jobs) -> None:
@@ -217,10 +219,14 @@ def start_training(
         found = from_zip(store, str(path))
         assert found is not None  # the endpoint has a file
         try:
-            started = jobs.submit(found.folder, name or Path(shown).stem, options)
-        except ValueError:
+            lent = lend(found)
+            try:
+                started = jobs.submit(lent, str(name) or Path(shown).stem, options)
+            except BaseException:
+                shutil.rmtree(lent, ignore_errors=True)
+                raise
+        finally:
             forget(found)
-            raise
     return {
         "job": started.id,
         "state": started.state,
@@ -280,8 +286,9 @@ def _predictor(store: Store, model: str) -> Any:
 def _file(data: Any) -> tuple[Path, str]:
     """Where an uploaded file lies, and what its sender calls it."""
     fields = data if isinstance(data, dict) else data.model_dump()
-    path = Path(fields["path"])
-    return path, fields.get("orig_name") or path.name
+    with _said():
+        path = uploaded(fields.get("path"))
+    return path, str(fields.get("orig_name") or path.name)
 
 
 def _without_paths(document: dict[str, Any], job: Job) -> dict[str, Any]:

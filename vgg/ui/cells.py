@@ -51,6 +51,10 @@ class Measured:
 
 def held_out(store: Store, model: str) -> Measured:
     """The evaluation that the model's own training made. `ValueError` where there is none."""
+    if not store.shows_pictures(model):
+        raise ValueError(
+            "the pictures that this model was tested on are its owner's: measure it on your own"
+        )
     path = local_weights(store.spec_of(model), weights_dir=store.settings.weights_dir)
     file = path / "metrics.json" if path and path.is_dir() else None
     if path is None or file is None or not file.is_file():

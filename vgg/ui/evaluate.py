@@ -176,6 +176,10 @@ def build(store: Store, sidebar: Sidebar) -> None:
         except (ValueError, KeyError) as error:
             text = f"<p class='problem' role='alert'>{escape(sentence(str(error)))}</p>"
             return None, taken, "", text, ""
+        except BaseException:
+            if taken is not None and taken is not old:
+                forget(taken)
+            raise
         return found, taken, summary(found.document), matrix(found.document), ""
 
     def first(*inputs: Any) -> tuple[Any, ...]:

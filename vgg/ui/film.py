@@ -33,7 +33,7 @@ def film_of(store: Store, *inputs: Any) -> "tuple[Film, ModelConfig] | None":
     """The film of the chosen model, and its config; None where it has none."""
     choice = choice_from_inputs(*inputs)
     config = store.config(choice)
-    if not config.trained or choice.is_imagenet:
+    if not config.trained or choice.is_imagenet or not store.shows_pictures(choice.model):
         return None
     path = local_weights(store.spec_of(store.name(choice)), weights_dir=store.settings.weights_dir)
     if path is None or not _has_film(path):

@@ -15,6 +15,7 @@ from PIL import Image
 from vgg.images import ImageError, read_image
 from vgg.shapes import draw_shape
 from vgg.ui.heatmap import data_url
+from vgg.ui.uploads import uploaded
 
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 EXAMPLE_SIZE = 256
@@ -41,7 +42,7 @@ def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Ima
         return read_drawing(drawing) if drawing else None
     if not pictures or len(pictures) > 1:
         return None
-    return read_image(pictures[0][0], min_side=SHOWN_SIDE)
+    return read_image(uploaded(pictures[0][0]), min_side=SHOWN_SIDE)
 
 
 def read_drawing(drawing: str) -> Image.Image:
@@ -60,6 +61,10 @@ def shown_copies(pictures: Pictures) -> Any:
     kept: list[Any] = []
     changed = False
     for path, caption in pictures:
+        try:
+            uploaded(path)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
         if path.lower().endswith(SHOWN_BY_BROWSERS):
             kept.append((path, caption))
             continue

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 KEPT_JOBS = 100  # finished ones are forgotten after so many
 KEPT_MODELS = 50  # that visitors of a public page have imported
+KEPT_SECONDS = 3600  # for which none of them makes room for others
+LOST_SECONDS = 24 * 3600
+PUBLIC_LIMIT = 300  # seconds of a training on a public page, however it was asked for
 MOST_WAITING = 8
 NO_GPU_OF_ITS_OWN = (
     "training needs a GPU of its own, and this Space borrows one for each answer: run VGG Studio "
@@ -82,6 +85,8 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        if store.settings.public:
+            self._forget_lost()
 
     def submit(self, folder: Path, name: str, options: TrainOptions, *, owned: bool = True) -> Job:
         """Queue a training; it starts at once where none runs. `ValueError` where too many wait, or
@@ -116,13 +121,23 @@ class Jobs:
         with self._changed:
             return self._free_folder(name), key
 
-    def forget_old_models(self) -> None:
-        """Of the models that strangers brought, not trained, only so many are kept."""
+    def make_room(self) -> None:
+        """For one more model that a stranger brings: only so many are kept, and the oldest goes.
+        `ValueError` where even that one came a short while ago."""
         with self._changed:
-            brought = [key for key in self.store.private if key not in self._jobs]
-        for key in brought[: max(0, len(brought) - KEPT_MODELS)]:
+            brought = [key for key in list(self.store.private) if key not in self._jobs]
+        for key in brought[: max(0, len(brought) + 1 - KEPT_MODELS)]:
+            folder = self._home / VISITORS / key
+            if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
+                raise ValueError("visitors have brought many models just now; try again in an hour")
             if self.store.private.pop(key, None):
-                shutil.rmtree(self._home / VISITORS / key, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget_lost(self) -> None:
+        """What visitors made before the page was started anew: no key leads to it any more."""
+        for folder in (self._home / VISITORS).glob("*"):
+            if time.time() - folder.stat().st_mtime > LOST_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def model(self, job: Job) -> str:
         """The name under which the page finds the model that a job has made; empty before, and
@@ -184,18 +199,26 @@ class Jobs:
                 options=job.options,
                 weights_dir=self.store.settings.weights_dir,
                 on_event=job.events.append,
-                should_stop=job.stop.is_set,
+                should_stop=lambda: job.stop.is_set() or self._is_over_time(job),
                 lock=self.store.training_lock(),
             )
             job.result = result.to_json()
             state = STOPPED if job.stop.is_set() else DONE
         except ValueError as error:
             job.error = str(error)
+            if job.options.model:  # a path, where it is a model of this page
+                job.error = job.error.replace(job.options.model, Path(job.options.model).name)
         except Exception as error:
             log.exception("training %s failed", job.name)
             job.error = f"the training failed ({type(error).__name__}); the server's log says more"
         with self._changed:
             self._end(job, state)
+
+    def _is_over_time(self, job: Job) -> bool:
+        """On a public page nobody has the device for long, whatever was asked for."""
+        if self.store.settings.public and time.time() - (job.started or 0) > PUBLIC_LIMIT:
+            job.stop.set()
+        return job.stop.is_set()
 
     def _end(self, job: Job, state: str) -> None:
         if job.owned:
@@ -207,7 +230,9 @@ class Jobs:
         return Path(self.store.settings.weights_dir or default_weights_dir())
 
     def _forget_old(self) -> None:
-        over = [job.id for job in self._jobs.values() if job.is_over]
+        over = [job for job in self._jobs.values() if job.is_over]
+        # Those without a model first: who starts and stops many pushes out nobody's work.
+        over = [job.id for job in sorted(over, key=lambda job: job.result is not None)]
         for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
             del self._jobs[job_id]
             if self.store.private.pop(job_id, None):

@@ -167,9 +167,9 @@ def bring_in(store: Store, jobs: Jobs, file: str, name: str) -> str:
     given = Path(file)
     out, key = jobs.place_for(name.strip() or given.stem)
     if store.settings.public:
+        jobs.make_room()
         import_model(given, out, suffixes=SAFE_SUFFIXES, limits=PUBLIC_LIMITS)
         store.keep_private(key, out)
-        jobs.forget_old_models()
         return key
     import_model(given, out, suffixes=SUFFIXES, limits=LIMITS)
     return out.name

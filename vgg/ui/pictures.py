@@ -19,6 +19,7 @@ from vgg.options import Preprocessing
 from vgg.shapes import draw_folder
 from vgg.ui import plots
 from vgg.ui.store import Store
+from vgg.ui.uploads import uploaded
 
 SAMPLE_COUNT = 200  # drawings a class of the sample: drawn in a few seconds
 PREVIEW = 96  # pixels
@@ -41,6 +42,7 @@ def from_zip(store: Store, file: str | None) -> PictureSet | None:
     """Unpack an uploaded zip, safely, into a folder that is not served."""
     if not file:
         return None
+    uploaded(file)
     from vgg.zips import ZipLimits, open_zip
 
     limits = ZipLimits()
@@ -73,7 +75,7 @@ def from_boxes(store: Store, boxes: Sequence[tuple[str, Any]]) -> PictureSet | N
             folder.mkdir(parents=True)
             for number, (path, _) in enumerate(pictures):
                 suffix = Path(path).suffix.lower()
-                shutil.copyfile(path, folder / f"{number:04d}{suffix}")
+                shutil.copyfile(uploaded(path), folder / f"{number:04d}{suffix}")
         return _looked_through(store, scratch / "pictures", "my-classes", owned=True)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -23,6 +23,7 @@ from vgg.ui.notices import chosen, empty_state, obstacle
 from vgg.ui.pictures import sentence
 from vgg.ui.sidebar import Sidebar
 from vgg.ui.store import Store
+from vgg.ui.uploads import uploaded
 from vgg.weights import STARTER
 
 TOP_K = 5
@@ -69,14 +70,18 @@ def predict_pictures(
         return empty_state(store, *inputs), *hidden
     if refusal := obstacle(store, *inputs):
         return refusal, *hidden
-    predictor = loaded(store, *inputs)
     asked = pictures[:MAX_PICTURES]
+    try:
+        files = [uploaded(path) for path, _ in asked]
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+    predictor = loaded(store, *inputs)
     answers, run, progress = [], None, gr.Progress()
-    for done, (path, caption) in enumerate(asked):
+    for done, (path, (_, caption)) in enumerate(zip(files, asked, strict=True)):
         if len(asked) > 1:
             progress((done, len(asked)), desc="Asking the network", unit="pictures")
-        name = caption or Path(path).name
-        answer, run = _answer(store, predictor, Path(path), name, int(top_k), run)
+        name = caption or path.name
+        answer, run = _answer(store, predictor, path, name, int(top_k), run)
         answers.append(answer)
     if len(pictures) > MAX_PICTURES:
         gr.Warning(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgg.collection import CONFIG_FILE
 from vgg.downloads import cached_weights
 from vgg.options import (
     IMAGENET_NAMES,
@@ -189,6 +190,11 @@ class Store:
         self.private[name] = PrivateModel(path, owner)
         return owner
 
+    def shows_pictures(self, name: str) -> bool:
+        """Whether the pictures that a model was tested on may be shown to the session that asks: on
+        a public page those of the server's own models are their owner's."""
+        return not self.settings.public or name == STARTER or self.may_use(name)
+
     def may_use(self, name: str) -> bool:
         """True for a private model of the session that asks."""
         found = self.private.get(name)
@@ -215,6 +221,8 @@ class Store:
         if name == self.first_name:
             return self.settings.model
         if path := self._private_path(name):
+            if not (path / CONFIG_FILE).is_file():
+                raise ValueError("this model is not ready yet, or has gone; choose another")
             return str(path)
         known = [STARTER, *self.own_models()]
         if name not in known and name not in IMAGENET_NAMES:
