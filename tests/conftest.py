@@ -25,7 +25,12 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP = {"width": 1280, "height": 860}
 PATIENCE = 30_000  # milliseconds for one step in the browser; the first answer waits for torch
 # What Gradio says on every upload, and where a page is left in the middle of an event.
-NOT_OURS = ("Method not implemented.", "AbortError: signal is aborted", "Connection errored out.")
+NOT_OURS = (
+    "Method not implemented.",
+    "AbortError: signal is aborted",
+    "Connection errored out.",
+    "Unexpected error Connection errored out.",
+)
 CHILD = """
 import contextlib, io, json, sys
 from vgg import load_model

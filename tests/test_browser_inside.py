@@ -198,8 +198,7 @@ def test_on_a_phone_the_tab_is_not_wider_than_the_window(
     page.locator("#model-line").click()
     choose_model(page, "learned")
     page.locator("#sidebar .toggle-button").click()
-    page.locator("#tabs .overflow-menu > button").first.click()  # not all tabs fit
-    page.locator("#tabs .overflow-dropdown").get_by_text("Inside").click()
+    page.get_by_role("tab", name="Inside").click()
     expect(page.locator("#layers h3")).to_be_visible()
     page.get_by_role("button", name=re.compile("Film")).click()
     expect(page.locator("#film figure")).to_have_count(8)

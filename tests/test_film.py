@@ -181,6 +181,7 @@ train(sys.argv[1], out=sys.argv[2], epochs=5, head="fc", mode="scratch", depth=1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plenty")
 def test_the_film_of_a_killed_training_goes_on_and_its_weights_are_those_of_an_unbroken_one(
     drawn: Path, tmp_path: Path

@@ -199,6 +199,7 @@ def test_a_zoom_shows_a_part_of_the_picture_enlarged_and_at_times_mirrored() -> 
 # The whole way
 
 
+@pytest.mark.slow
 def test_stages_learn_what_the_last_layer_alone_can_not(
     drawn: Path, trunk: Path, tmp_path: Path
 ) -> None:
@@ -334,6 +335,7 @@ def killed_after(number: int) -> Callable[[dict[str, Any]], None]:
     return on_event
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("light", [True, False])
 def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light: bool
@@ -366,6 +368,7 @@ def _always_saving(save: Callable[..., None]) -> Callable[..., None]:
     return save_state
 
 
+@pytest.mark.slow
 def test_other_pictures_are_not_mistaken_for_those_before_the_break(
     trunk: Path, tmp_path: Path
 ) -> None:
@@ -398,6 +401,7 @@ def test_the_lock_is_free_between_batches(drawn: Path, trunk: Path, tmp_path: Pa
 # What there is time for
 
 
+@pytest.mark.slow
 def test_a_training_ends_about_when_its_time_is_over(
     drawn: Path, trunk: Path, tmp_path: Path
 ) -> None:
