@@ -272,7 +272,8 @@ def test_a_budget_is_shared_and_one_process_writes(places: Path) -> None:
     assert [e["kind"] for e in events].count("done") == 1
     numbers = [e["number"] for e in events if e["kind"] == "epoch"]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert {path.name for path in (places / "timed").iterdir()} == {
+    made = {path.name for path in (places / "timed").iterdir()}
+    assert made - {"film"} == {  # a film, where there was time for one
         *("model.safetensors", "config.json", "metrics.json", "events.jsonl"),
         *("split.json", "held_out"),
     }
