@@ -212,6 +212,7 @@ AGAIN = pytest.mark.slow  # the client itself tries a large file five times, for
         pytest.param(
             Faults(cut_after_bytes=9, only="PUT /lfs/", reset=True), id="reset", marks=AGAIN
         ),
+        pytest.param(Faults(cut_after_bytes=9, only="POST /ada"), id="address", marks=AGAIN),
         pytest.param(Faults(cut_after_bytes=100, only="/commit/"), id="commit"),
         pytest.param(
             Faults(cut_after_bytes=9, only="/preupload/", reset=True), id="preupload", marks=AGAIN
