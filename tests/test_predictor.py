@@ -274,6 +274,24 @@ def test_files_come_back_in_order_and_bad_ones_with_the_reason(tmp_path: Path) -
     torch.testing.assert_close(table(found), table(ready.predict(pictures())), atol=1e-5, rtol=0)
 
 
+def test_where_memory_is_too_small_for_a_batch_it_is_halved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ready, sizes = predictor(), []
+    forward = ready._forward
+
+    def small_memory(pixels: Tensor) -> Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return forward(pixels)
+
+    expected = table(ready.predict(pictures()))
+    monkeypatch.setattr(ready, "_forward", small_memory)
+    torch.testing.assert_close(table(ready.predict(pictures())), expected, atol=1e-5, rtol=0)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+
+
 def test_the_last_run_tells_what_it_ran_on() -> None:
     ready = predictor(precision="bf16")
     assert ready.last_run is None

@@ -99,7 +99,9 @@ def engine_rows(plan: Plan) -> Iterator[Row]:
 def _batches(plan: Plan, depth: int, batch_norm: bool, head: str) -> tuple[int, ...]:
     """Batch sizes: those that say most in a quick run, and that end within minutes on a CPU."""
     if not plan.quick:
-        return (1, 8, 64) if head == "fc" or plan.device.type != "cpu" else (1, 8)
+        if plan.device.type != "cpu":
+            return (1, 8, 64, 256)
+        return (1, 8, 64) if head == "fc" else (1, 8)
     if (depth, batch_norm) == (16, False):
         return (1,)
     return (1, 8) if (depth, batch_norm, head) == (11, True, "fc") else ()

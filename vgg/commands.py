@@ -24,6 +24,7 @@ from vgg.terminal import (
     told_events,
 )
 
+MANY_FILES = 2000  # from so many on it pays to start processes that read: seconds, once
 Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
@@ -59,7 +60,8 @@ def run_predict(options: argparse.Namespace) -> int:
         return str(written) if written else None
 
     def answers(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-        predictions = predictor.predict_files(files, options.top_k)
+        workers = reading_processes(predictor.device.type, len(files))
+        predictions = predictor.predict_files(files, options.top_k, workers=workers)
         for path, (prediction, failure) in zip(files, predictions, strict=True):
             yield row_of(path, prediction.to_json() if prediction else [], failure)
 
@@ -106,6 +108,16 @@ def run_predict(options: argparse.Namespace) -> int:
         size = f"{run.image_size} x {run.image_size}"
         print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
     return 0
+
+
+def reading_processes(device: str, files: int) -> int:
+    """How many processes read the files. On a processor none: the model has all of it anyway, and
+    threads are there at once. A GPU would wait for the threads of one Python."""
+    if device == "cpu" or files < MANY_FILES:
+        return 0
+    from vgg.device import cpu_cores
+
+    return max(1, cpu_cores() // distributed.local_world())
 
 
 def row_of(path: Path, top: list[dict[str, Any]], error: str | None) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0)
 
 
+def local_world() -> int:
+    """How many processes torchrun has started on this machine; 1 without it."""
+    return _number("LOCAL_WORLD_SIZE", 1)
+
+
 def is_first() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0

@@ -14,11 +14,14 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from PIL import Image
+
 from vgg.measuring import Plan, Row, in_turn, make_row, timed
 from vgg.predictor import Predictor
 from vgg.shapes import draw_shape
 from vgg.weights import PROJECT, STARTER, load_model
 
+PHOTOGRAPH = (4000, 3000)  # pixels
 START_SECONDS = 180  # a page that has not answered by then has failed
 _LAUNCH = """
 page.launch(server_port=int(sys.argv[1]), ssr_mode=False, run_history=False, quiet=True)
@@ -89,7 +92,8 @@ def first_prediction_rows(plan: Plan) -> Iterator[Row]:
 
 
 def overhead_rows(plan: Plan) -> Iterator[Row]:
-    """What `/predict` takes for a small picture beyond the model's own time."""
+    """What `/predict` takes for a small picture beyond the model's own time, and for a large
+    photograph beside a small picture."""
     predictor = Predictor(load_model(STARTER), str(plan.device), plan.machine.precision)
     with tempfile.TemporaryDirectory() as folder:
         picture = _small_picture(Path(folder))
@@ -114,12 +118,28 @@ def overhead_rows(plan: Plan) -> Iterator[Row]:
                 seconds=2 * plan.row_seconds,
                 least=10,
             )
+            yield make_row(
+                "page overhead of /predict",
+                "app.py, starter",
+                "Gradio with a constant answer",
+                values,
+                notes=[f"the model's {median(model_times):.1f} ms taken off"],
+            )
+            if plan.quick:
+                return
+            photograph = _photograph(Path(folder))
+            megabytes = photograph.stat().st_size / 1e6
+            values = in_turn(
+                timed(lambda: ask(ours, photograph)), our_call, seconds=2 * plan.row_seconds
+            )
+    more = median(values[0]) - median(values[1])
+    size = " x ".join(map(str, PHOTOGRAPH))
     yield make_row(
-        "page overhead of /predict",
+        f"/predict of a JPEG of {size}",
         "app.py, starter",
-        "Gradio with a constant answer",
+        "app.py, starter, a small picture",
         values,
-        notes=[f"the model's {median(model_times):.1f} ms taken off"],
+        notes=[f"{more:.0f} ms more for {megabytes:.1f} MB, the upload included"],
     )
 
 
@@ -223,6 +243,14 @@ def _script(folder: Path, text: str) -> list[str]:
     file = folder / "minimal_page.py"
     file.write_text(text, encoding="utf-8")
     return [sys.executable, str(file)]
+
+
+def _photograph(folder: Path) -> Path:
+    """A JPEG file as a telephone's camera makes it: 12 megapixels, about 4 MB."""
+    file = folder / "photograph.jpg"
+    rough = Image.effect_noise((PHOTOGRAPH[0] // 6, PHOTOGRAPH[1] // 6), 60)
+    rough.resize(PHOTOGRAPH, Image.Resampling.BICUBIC).convert("RGB").save(file, quality=95)
+    return file
 
 
 def _small_picture(folder: Path) -> Path:

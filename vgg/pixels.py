@@ -35,9 +35,14 @@ AHEAD = 4  # results a thread that wait to be taken: enough to keep all threads 
 
 
 def in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int | None = None,
+    ahead: int = 0,
 ) -> Iterator[Result]:
-    """`map(work, items)` on a pool of threads, in order, a bounded number of results ahead.
+    """`map(work, items)` on a pool of threads, in order, a bounded number of results ahead: `ahead`
+    where it is more than enough to keep all threads busy.
 
     Threads, never processes: a process forked from a web server's threads can hang, and Pillow
     lets other threads run while it decodes.
@@ -48,7 +53,7 @@ def in_threads(
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) >= count * AHEAD:
+            if len(waiting) > max(ahead, count * AHEAD):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -2,8 +2,9 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,15 +17,17 @@ from torch import Tensor
 from vgg.device import (
     choose_device,
     choose_precision,
-    cpu_cores,
     device_name,
     memory_used,
     precision_name,
 )
-from vgg.images import ImageError, read_image, to_rgb
+from vgg.images import read_image, to_rgb
 from vgg.model import VGG
+from vgg.stream import Batch, read_batches
 from vgg.transforms import needed_side, normalise, to_uint8
 from vgg.winograd import use_winograd
+
+BATCH, CUDA_BATCH = 32, 128  # pictures at once: more are hardly faster a picture
 
 Picture = Image.Image | str | Path | bytes | BinaryIO
 
@@ -60,7 +63,8 @@ class Predictor:
 
     `model` itself is never changed. `flip` averages each picture's logits with those of its mirror
     image (after Simonyan and Zisserman 2014, section 3.2): a little better, twice the time. None
-    means as the model's config says.
+    means as the model's config says. `batch_size` is how many pictures it takes at once; None
+    means as many as suit the device.
 
         predictor = Predictor(load_model("starter"))
         predictor.predict([read_image("photo.jpg")], top_k=3)[0].class_names
@@ -73,19 +77,19 @@ class Predictor:
         precision: str = "auto",
         *,
         flip: bool | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
     ) -> None:
         if model.config.num_classes == 0:
             raise ValueError(
                 "this model is a trunk without a classifier: train it on a folder first"
             )
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
         self.config = model.config
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
         self.flip = model.config.flip if flip is None else flip
-        self.batch_size = batch_size
+        self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
         self.model = _ready(model, self.device, self.dtype)
         self.last_run: RunInfo | None = None
 
@@ -105,42 +109,71 @@ class Predictor:
             yield from batch
 
     def predict_files(
-        self, files: Iterable[Path], top_k: int = 5
+        self, files: Iterable[Path], top_k: int = 5, *, workers: int = 0
     ) -> Iterator[tuple[Prediction | None, str | None]]:
         """For each file in order its prediction, or a sentence why it can't be read.
 
-        Files are read by threads while the model works; memory stays flat however many there are.
+        Files are read while the model works, by threads or by so many `workers`, processes of their
+        own (see `vgg.stream`); memory stays flat however many there are.
         """
         check_top_k(top_k, self.config.num_classes)
-        waiting = iter(files)
-        with ThreadPoolExecutor(cpu_cores(), thread_name_prefix="read") as pool:
-            batch = self._reading(pool, waiting)
-            while batch:
-                following = self._reading(pool, waiting)
-                read = [future.result() for future in batch]
-                pixels = [item for item in read if isinstance(item, Tensor)]
-                answers = iter(self._answer(torch.stack(pixels), top_k) if pixels else ())
-                for item in read:
-                    yield (next(answers), None) if isinstance(item, Tensor) else (None, item)
-                batch = following
+        # A GPU works on one batch while the next is put on it and the one before is written.
+        most = 0 if self.device.type == "cpu" else 1
+        under_way: deque[tuple[Batch, Tensor, float]] = deque()
+        found = read_batches(files, self.config.pretrained_cfg, self.batch_size, workers=workers)
+        with closing(found):
+            for batch in found:
+                began = time.perf_counter()
+                under_way.append((batch, self._begin(batch.pixels), began))
+                if len(under_way) > most:
+                    yield from self._finish(*under_way.popleft(), top_k)
+        for begun in under_way:
+            yield from self._finish(*begun, top_k)
 
-    def _reading(self, pool: ThreadPoolExecutor, files: Iterator[Path]) -> list[Future]:
-        return [pool.submit(self._try_prepare, f) for f in islice(files, self.batch_size)]
-
-    def _try_prepare(self, file: Path) -> Tensor | str:
-        try:
-            return self.prepare([file])[0]
-        except ImageError as error:
-            return str(error)
+    def _finish(
+        self, batch: Batch, probs: Tensor, began: float, top_k: int
+    ) -> Iterator[tuple[Prediction | None, str | None]]:
+        """The answers for one batch, in the order of its files."""
+        answers = iter(self.top(probs.cpu(), top_k))
+        if len(probs):
+            self.last_run = self._run_info(1000 * (time.perf_counter() - began) / len(probs))
+        for error in batch.errors:
+            yield (None, error) if error else (next(answers), None)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
-        with torch.inference_mode():
-            x = normalise(pixels.to(self.device), self.config.pretrained_cfg, self.dtype)
-            logits = self.model(x).float()
-            if self.flip:
-                logits = (logits + self.model(x.flip(3)).float()) / 2
-            return torch.softmax(logits / self.config.temperature, dim=1).cpu()
+        return self._begin(pixels).cpu()
+
+    def measured(self, pixels: Tensor) -> Tensor:
+        """The same, and `last_run` tells what it took."""
+        started = time.perf_counter()
+        probs = self.probabilities(pixels)
+        seconds = time.perf_counter() - started
+        self.last_run = self._run_info(1000 * seconds / len(pixels))
+        return probs
+
+    def _begin(self, pixels: Tensor) -> Tensor:
+        """The same on the device, where a GPU may still be at work on it. Where its memory is too
+        small for all at once, half of them at a time."""
+        if not len(pixels):
+            return torch.empty(0, self.config.num_classes)
+        try:
+            return self._forward(pixels)
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+        return torch.cat([self._begin(half) for half in pixels.chunk(2)])  # the failed try is freed
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # from such memory it is copied while Python goes on
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=True)
+        x = normalise(pixels, self.config.pretrained_cfg, self.dtype)
+        logits = self.model(x).float()
+        if self.flip:
+            logits = (logits + self.model(x.flip(3)).float()) / 2
+        return torch.softmax(logits / self.config.temperature, dim=1)
 
     def prepare(self, images: Sequence[Picture]) -> Tensor:
         """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
@@ -166,14 +199,7 @@ class Predictor:
         check_top_k(top_k, self.config.num_classes)
         waiting = iter(images)
         while batch := list(islice(waiting, self.batch_size)):
-            yield self._answer(self.prepare(batch), top_k)
-
-    def _answer(self, pixels: Tensor, top_k: int) -> list[Prediction]:
-        started = time.perf_counter()
-        probs = self.probabilities(pixels)
-        seconds = time.perf_counter() - started
-        self.last_run = self._run_info(1000 * seconds / len(pixels))
-        return self.top(probs, top_k)
+            yield self.top(self.measured(self.prepare(batch)), top_k)
 
     def _run_info(self, milliseconds: float) -> RunInfo:
         return RunInfo(

@@ -144,8 +144,7 @@ def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, 
         picture = predictor.read(path)
     except ImageError as error:
         return {**row, "error": str(error)}
-    with store.device_lock:
-        prediction = predictor.predict([picture], top_k=int(top_k))[0]
+    prediction, _ = store.predict(predictor, picture, int(top_k))
     return {**row, "top": prediction.to_json()}
 
 

@@ -107,9 +107,7 @@ def predict_drawing(store: Store, drawing: str | None, top_k: float, *inputs: An
     except ValueError as error:
         raise gr.Error(sentence(str(error)), print_exception=False) from error
     predictor = loaded(store, *inputs)
-    with store.device_lock:
-        prediction = predictor.predict([image], top_k=int(top_k))[0]
-        run = predictor.last_run
+    prediction, run = store.predict(predictor, image, int(top_k))
     return show_answer(Answer("drawing", prediction), run)
 
 
@@ -137,9 +135,7 @@ def _answer(
         image = predictor.read(path)
     except ImageError as error:
         return Answer(name, error=str(error)), run
-    with store.device_lock:  # one picture at a time, so that others get their turn
-        prediction = predictor.predict([image], top_k=top_k)[0]
-        run = predictor.last_run
+    prediction, run = store.predict(predictor, image, top_k)  # others get their turn in between
     return Answer(name, prediction, thumbnail=thumbnail(image)), run
 
 

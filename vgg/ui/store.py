@@ -18,6 +18,7 @@ from vgg.options import (
     architecture_name,
     depth_and_norm,
 )
+from vgg.ui.together import Together
 from vgg.ui.turns import Turns
 from vgg.weights import (
     STARTER,
@@ -32,7 +33,9 @@ from vgg.weights import (
 )
 
 if TYPE_CHECKING:
-    from vgg.predictor import Predictor
+    from PIL import Image
+
+    from vgg.predictor import Prediction, Predictor, RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +113,15 @@ class Store:
     visitor: Callable[[], str | None] = lambda: None
     # Models that strangers trained or brought on a public page, by names that can't be guessed.
     private: dict[str, PrivateModel] = field(default_factory=dict)
+    _together: Together = field(init=False)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     # name -> (when its weights were written, the predictor); the longest unused stands first
     _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
     _warming: threading.Thread | None = None
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._together = Together(self.device_lock)
 
     def own_models(self) -> list[str]:
         """Names of the trained models, newest first."""
@@ -265,6 +272,12 @@ class Store:
             while len(self._loaded) > KEPT_MODELS:
                 self._loaded.popitem(last=False)
             return predictor
+
+    def predict(
+        self, predictor: "Predictor", image: "Image.Image", top_k: int
+    ) -> "tuple[Prediction, RunInfo | None]":
+        """The answer for one picture, and what it took, when the device is free."""
+        return self._together.predict(predictor, image, top_k)
 
     def training_lock(self) -> AbstractContextManager[Any]:
         """What a training holds while a batch is on the device.
