@@ -96,6 +96,7 @@ ORDER = (
     "vgg.checkpoint",
     "vgg.layouts",
     "vgg.transforms",
+    "vgg.compiled",
     "vgg.model",
     "vgg.device",
     "vgg.distributed",

@@ -53,6 +53,12 @@ def run_predict(options: argparse.Namespace) -> int:
     flip = options.flip or None  # else as the model says
     predictor = Predictor(model, options.device, options.precision, flip=flip)
 
+    if predictor.device.type == "cuda":
+        from vgg.compiled import PICTURES
+
+        if len(found) >= PICTURES * distributed.world():
+            predictor.compile()
+
     def heatmap_of(path: Path) -> str | None:
         from vgg.explanation import write_heatmap
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgg import distributed
+from vgg.compiled import TRAINING_SECONDS, Network, compiled
 from vgg.model import VGG
 from vgg.recipe import (
     Epoch,
@@ -88,6 +89,9 @@ def fit(
     run.should_stop = should_stop or bool
     run.warn = on_warning or (lambda sentence: None)
     run.deadline, run.most = deadline, most
+    left = deadline - time.monotonic() if deadline else 0.0
+    if run.device.type == "cuda" and distributed.any_of(left > TRAINING_SECONDS):
+        run.compile()
     if resume:
         run.restore(resume)
     while run.seen < run.shown and not run.ended:
@@ -168,6 +172,7 @@ class _Run:
         self.model, self.train, self.held_out = model, train, held_out
         self.shown, self.recipe, self.seed, self.dtype = shown, recipe, seed, dtype
         self.lr, self.batch_size = recipe.lr, recipe.batch_size
+        self.network: Network = model  # what learns: the model, perhaps compiled
         self.device = next(model.parameters()).device
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.first = copy_of(model)  # to begin again where the first epoch goes wrong
@@ -187,6 +192,11 @@ class _Run:
     @property
     def ended(self) -> bool:
         return self.stopped or self.broke_off
+
+    def compile(self) -> None:
+        """From now on learn by a compiled network, where that is possible."""
+        own = -(-self.batch_size // distributed.world())
+        self.network = compiled(self.model.train(), own, self.dtype, learning=True)
 
     # One epoch
 
@@ -284,7 +294,7 @@ class _Run:
         if not len(targets):
             return
         with self._autocast():
-            logits = self.model(x)
+            logits = self.network(x)
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
         loss = loss * (len(targets) / len(rows))

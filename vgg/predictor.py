@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vgg.compiled import Network, compiled
 from vgg.device import (
     choose_device,
     choose_precision,
@@ -91,7 +92,12 @@ class Predictor:
         self.flip = model.config.flip if flip is None else flip
         self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
         self.model = _ready(model, self.device, self.dtype)
+        self._network: Network = self.model  # what answers: the model, perhaps compiled
         self.last_run: RunInfo | None = None
+
+    def compile(self) -> None:
+        """Make whole batches faster still, on a GPU for very many pictures: see `vgg.compiled`."""
+        self._network = compiled(self.model, self.batch_size, self.dtype, learning=False)
 
     def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
         """The `top_k` best classes of each picture, in the order given.
@@ -170,9 +176,9 @@ class Predictor:
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True)
         x = normalise(pixels, self.config.pretrained_cfg, self.dtype)
-        logits = self.model(x).float()
+        logits = self._network(x).float()
         if self.flip:
-            logits = (logits + self.model(x.flip(3)).float()) / 2
+            logits = (logits + self._network(x.flip(3)).float()) / 2
         return torch.softmax(logits / self.config.temperature, dim=1)
 
     def prepare(self, images: Sequence[Picture]) -> Tensor:
