@@ -32,7 +32,13 @@ from vgg.probe import in_turns
 from vgg.probe import preprocessing_of as trunk_preprocessing
 from vgg.recipe import Epoch, Fitted, Pictures, Recipe, learning_rate
 from vgg.runs import Run
-from vgg.scratch import affordable, choose_network, preprocessing_of, suitable_size
+from vgg.scratch import (
+    affordable,
+    choose_network,
+    narrowest,
+    preprocessing_of,
+    suitable_size,
+)
 from vgg.shapes import SHAPES, draw_folder
 from vgg.training import TrainResult, default_out, train
 from vgg.weights import load_model
@@ -541,7 +547,7 @@ def run_for(tmp_path: Path, **choices: Any) -> Run:
 
 
 def test_the_image_size_comes_from_the_pictures(shapes: Path, tmp_path: Path) -> None:
-    assert suitable_size(run_for(tmp_path), scan_folder(shapes)) == 32
+    assert suitable_size(run_for(tmp_path), scan_folder(shapes)) == 48  # tiny ones are enlarged
     draw_folder(tmp_path / "large", count=2, size=100)
     assert suitable_size(run_for(tmp_path), scan_folder(tmp_path / "large")) == 96
 
@@ -564,6 +570,10 @@ def test_more_time_gives_a_wider_network_and_less_a_smaller_picture() -> None:
     assert chosen(100_000, free_width=False) == (96, 0.25)
     choices = [chosen(seconds) for seconds in (3, 10, 30, 100, 300, 1000, 3000, 10_000)]
     assert choices == sorted(choices)
+
+
+def test_many_classes_get_a_wider_network_to_begin_with() -> None:
+    assert [512 * narrowest(classes) for classes in (2, 32, 33, 1000)] == [64, 64, 128, 128]
 
 
 def test_plain_deep_networks_from_scratch_are_warned_of(shapes: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ speak of; its copies can be missed.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +46,7 @@ _MANY = 10_000
 _PAIRS_EACH = 12  # candidates a picture, on average, that are looked at; the nearest come first
 _PAIRS_AT_LEAST = 30_000
 _PAIRS_AT_MOST = 500_000  # about a minute
+_AT_ONCE, _THREADS = 256, 4  # pairs compared at once by a thread: they fit into a cache
 
 # A pair agrees from the first level on. At the last it surely shows the same thing.
 _LEVELS = (0.90, 0.92, 0.94, 0.96, 0.98, 0.99)
@@ -153,20 +155,25 @@ def _nearest_crops(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _agreement(prints: np.ndarray, features: np.ndarray | None, pairs: np.ndarray) -> np.ndarray:
     """How well the pictures of each pair (P, 2) agree: float32 (P,), 1 is wholly."""
-    result = np.empty(len(pairs), np.float32)
-    for s in range(0, len(pairs), 256):
-        i, j = pairs[s : s + 256].T
+
+    def agreement(chunk: np.ndarray) -> np.ndarray:
+        i, j = chunk.T
         a, b = prints[i], prints[j]
         _, crop_a, crop_b = _nearest_crops(a["hashes"], b["hashes"])
-        agreement = _explained(a["thumbnail"], b["thumbnail"], crop_a, crop_b)
+        found = _explained(a["thumbnail"], b["thumbnail"], crop_a, crop_b).astype(np.float32)
         if features is not None:
             lengths = np.linalg.norm(features[i], axis=1) * np.linalg.norm(features[j], axis=1)
             cosine = (features[i] * features[j]).sum(axis=1) / np.maximum(lengths, 1e-12)
             bits = np.bitwise_count(a["hashes"][:, 0] ^ b["hashes"][:, 0])
             alike = (bits <= _FEATURE_BITS) & (cosine > _FEATURE_COSINE)
-            agreement[alike] = np.maximum(agreement[alike], _LEVELS[0])
-        result[s : s + 256] = agreement
-    return result
+            found[alike] = np.maximum(found[alike], _LEVELS[0])
+        return found
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # NumPy lets others run while it calculates
+        parts = pool.map(
+            agreement, (pairs[s : s + _AT_ONCE] for s in range(0, len(pairs), _AT_ONCE))
+        )
+        return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _explained(a: np.ndarray, b: np.ndarray, crop_a: np.ndarray, crop_b: np.ndarray) -> np.ndarray:

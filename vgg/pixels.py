@@ -18,7 +18,7 @@ from torch import Tensor
 from vgg.cache import Store
 from vgg.device import cpu_cores
 from vgg.duplicates import FINGERPRINT, file_digest, fingerprint
-from vgg.images import ImageError, read_image
+from vgg.images import ImageError, probe_size, read_image
 from vgg.intake import reason_of
 from vgg.options import Preprocessing
 from vgg.transforms import needed_side, to_uint8
@@ -145,7 +145,8 @@ def look(
         pixels = to_uint8(image, cfg)
         record = None
         if print_too and digest:
-            if min(image.size) < PRINT_SIDE:  # perhaps a JPEG that was decoded smaller than it is
+            smaller = min(image.size)  # than it is, where it is a JPEG
+            if smaller < PRINT_SIDE and smaller < min(probe_size(file)):
                 image = read_image(file, min_side=PRINT_SIDE)
             record = fingerprint(image, digest)
     except ImageError as error:
