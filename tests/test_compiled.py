@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 from test_predictor import pictures, predictor, small, table
+from test_training import dark_and_bright, network
 from torch import Tensor
 from torch.nn import functional as F
 
 from vgg import compiled as module
 from vgg.compiled import compiled
+from vgg.fitting import _Run
 from vgg.model import VGG
+from vgg.recipe import Recipe
 
 BATCH = 4
 
@@ -33,7 +36,7 @@ def test_it_learns_what_the_plain_one_learns_and_compiling_changes_nothing(
 ) -> None:
     plain = small().train()
     model = copy.deepcopy(plain)
-    network = compiled(model, BATCH, torch.float32, learning=True)
+    network = compiled(model, some(BATCH), learning=True)
     assert network is not model
     for (name, value), before in zip(
         model.state_dict().items(), plain.state_dict().values(), strict=True
@@ -61,7 +64,7 @@ def test_a_compiled_predictor_gives_the_same_probabilities(without_code: None) -
 def test_where_it_can_not_be_compiled_the_model_itself_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_compiler(model: VGG) -> Any:
+    def no_compiler(model: VGG, **options: Any) -> Any:
         def fails(x: Tensor) -> Tensor:
             model(x)  # gets as far as the batch norms, which note what they have seen
             raise RuntimeError("Cannot find a working triton installation.\nMore about it")
@@ -71,6 +74,37 @@ def test_where_it_can_not_be_compiled_the_model_itself_goes_on(
     monkeypatch.setattr(module.torch, "compile", no_compiler)
     model = small().train()
     before = copy.deepcopy(model.state_dict())
-    assert compiled(model, BATCH, torch.float32, learning=True) is model
+    assert compiled(model, some(BATCH), learning=True) is model
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert "Cannot find a working triton installation.)" in caplog.text
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each program that was made; the programs are Python's own."""
+    made: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        made.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(module.torch, "compile", partial(torch.compile, backend=backend))
+    return made
+
+
+def test_what_a_predictor_has_compiled_fits_its_pictures(compilations: list[int]) -> None:
+    ready = predictor(batch_size=len(pictures()))
+    ready.compile()
+    assert len(compilations) == 1
+    ready.predict(pictures())
+    assert len(compilations) == 1
+
+
+def test_what_a_training_has_compiled_fits_its_batches(compilations: list[int]) -> None:
+    some_pictures = dark_and_bright()
+    recipe = Recipe(batch_size=16)
+    run = _Run(network(), some_pictures, some_pictures, 64, recipe, 0, torch.float32)
+    run.compile()
+    assert len(compilations) == 1
+    run.one_epoch()
+    assert len(compilations) == 1

@@ -274,6 +274,19 @@ def test_files_come_back_in_order_and_bad_ones_with_the_reason(tmp_path: Path) -
     torch.testing.assert_close(table(found), table(ready.predict(pictures())), atol=1e-5, rtol=0)
 
 
+def test_files_come_in_order_where_the_device_is_a_batch_ahead_too(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(7)]
+    for file, image in zip(files, pictures(), strict=True):
+        image.save(file)
+    files[2:2] = [tmp_path / "gone.png", tmp_path / "away.png"]  # a batch without a picture
+    ready = predictor(batch_size=2)
+    ready._ahead = 1  # as on a GPU
+    answers = list(ready.predict_files(files))
+    assert [error is None for _, error in answers] == [file.stem.isdigit() for file in files]
+    found = [prediction for prediction, _ in answers if prediction]
+    torch.testing.assert_close(table(found), table(ready.predict(pictures())), atol=1e-5, rtol=0)
+
+
 def test_where_memory_is_too_small_for_a_batch_it_is_halved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -289,7 +302,9 @@ def test_where_memory_is_too_small_for_a_batch_it_is_halved(
     expected = table(ready.predict(pictures()))
     monkeypatch.setattr(ready, "_forward", small_memory)
     torch.testing.assert_close(table(ready.predict(pictures())), expected, atol=1e-5, rtol=0)
-    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    ready.predict(pictures())
+    assert sizes[9:] == [1] * 7  # it keeps in mind how many there is room for
 
 
 def test_the_last_run_tells_what_it_ran_on() -> None:

@@ -54,7 +54,14 @@ def test_a_batch_of_which_nothing_can_be_read_has_no_pixels(tmp_path: Path) -> N
     assert batch.errors[0] is not None
 
 
-def test_no_more_is_read_than_two_batches_ahead(files: list[Path]) -> None:
+def test_without_files_there_is_nothing_to_start_a_process_for() -> None:
+    assert list(read_batches([], CFG, BATCH, workers=2)) == []
+
+
+def test_no_more_is_read_than_two_batches_ahead(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vgg.pixels.cpu_cores", lambda: 2)
     given = 0
 
     def endless() -> Iterator[Path]:

@@ -577,9 +577,10 @@ def test_many_classes_get_a_wider_network_to_begin_with() -> None:
 
 
 def test_plain_deep_networks_from_scratch_are_warned_of(shapes: Path, tmp_path: Path) -> None:
-    run = run_for(tmp_path, epochs=1, depth=16, batch_norm=False, width=0.06)
-    choose_network(run, scan_folder(shapes), None)
-    assert any("take vgg16_bn" in note for note in run.notes)
+    for depth in (13, 16):
+        run = run_for(tmp_path, epochs=1, depth=depth, batch_norm=False, width=0.06)
+        choose_network(run, scan_folder(shapes), None)
+        assert any(f"take vgg{depth}_bn" in note for note in run.notes)
 
 
 @pytest.mark.parametrize(

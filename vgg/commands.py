@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vgg import distributed
 from vgg.options import ModelConfig, TrainOptions
@@ -25,6 +25,10 @@ from vgg.terminal import (
 )
 
 MANY_FILES = 2000  # from so many on it pays to start processes that read: seconds, once
+MOST_PROCESSES = 16  # that read; each takes some 300 MB of memory
+if TYPE_CHECKING:
+    from vgg.predictor import Predictor
+
 Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
@@ -53,12 +57,6 @@ def run_predict(options: argparse.Namespace) -> int:
     flip = options.flip or None  # else as the model says
     predictor = Predictor(model, options.device, options.precision, flip=flip)
 
-    if predictor.device.type == "cuda":
-        from vgg.compiled import PICTURES
-
-        if len(found) >= PICTURES * distributed.world():
-            predictor.compile()
-
     def heatmap_of(path: Path) -> str | None:
         from vgg.explanation import write_heatmap
 
@@ -66,7 +64,7 @@ def run_predict(options: argparse.Namespace) -> int:
         return str(written) if written else None
 
     def answers(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-        workers = reading_processes(predictor.device.type, len(files))
+        workers = reading_processes(predictor, len(files))
         predictions = predictor.predict_files(files, options.top_k, workers=workers)
         for path, (prediction, failure) in zip(files, predictions, strict=True):
             yield row_of(path, prediction.to_json() if prediction else [], failure)
@@ -102,6 +100,12 @@ def run_predict(options: argparse.Namespace) -> int:
             lambda: rows_done(options.csv, places, key, images) if key else 0
         )
         done = whole_batches(found, done, predictor.batch_size)
+        if predictor.device.type == "cuda":
+            from vgg.compiled import PICTURES
+
+            if len(found) - done >= PICTURES * distributed.world():
+                predictor.compile()
+                distributed.meet()  # it takes one process longer than another
         if done and distributed.is_first():
             print(f"{done} of {len(found)} were answered before the break", file=sys.stderr)
         with write_rows(table, places, key=key, done=done) as keep:
@@ -116,14 +120,17 @@ def run_predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def reading_processes(device: str, files: int) -> int:
+def reading_processes(predictor: "Predictor", files: int) -> int:
     """How many processes read the files. On a processor none: the model has all of it anyway, and
     threads are there at once. A GPU would wait for the threads of one Python."""
-    if device == "cpu" or files < MANY_FILES:
+    if predictor.device.type == "cpu" or files < MANY_FILES:
         return 0
     from vgg.device import cpu_cores
+    from vgg.stream import room_for_processes
 
-    return max(1, cpu_cores() // distributed.local_world())
+    cfg = predictor.config.pretrained_cfg
+    most = min(cpu_cores(), MOST_PROCESSES, room_for_processes(cfg, predictor.batch_size))
+    return most // distributed.local_world()
 
 
 def row_of(path: Path, top: list[dict[str, Any]], error: str | None) -> dict[str, Any]:

@@ -18,26 +18,27 @@ PICTURES = 200_000  # to predict, from which on it pays
 Network = Callable[[Tensor], Tensor]
 
 
-def compiled(model: VGG, batch: int, dtype: torch.dtype, *, learning: bool) -> Network:
-    """A function with the answers of `model`, faster for `batch` pictures at once, of the config's
-    size; other batches go the plain way, so that nothing is compiled twice.
+def compiled(
+    model: VGG, example: Tensor, *, learning: bool, dtype: torch.dtype = torch.float32
+) -> Network:
+    """A function with the answers of `model`, faster for inputs like `example`; those of another
+    shape go the plain way, so that nothing is compiled twice. The example must be made as the
+    inputs will be, down to its layout and whether it comes from inference mode.
 
-    `dtype` is the input's, or with `learning` (the model in training mode) that of mixed precision.
-    Compiles now, and leaves the model as it was. Where that is not possible (it takes Triton, or on
-    a CPU a C++ compiler) the model itself comes back, and the log says why.
+    `learning` takes the model in training mode; `dtype` is then that of mixed precision. Compiles
+    now, and leaves the model as it was. Where that is not possible (it takes Triton, or on a CPU a
+    C++ compiler) the model itself comes back, and the log says why.
     """
-    fast = torch.compile(model)
-    device = next(model.parameters()).device
+    fast = torch.compile(model, dynamic=False)
+    device = example.device.type
     kept = [buffer.clone() for buffer in model.buffers()]
-    mixed = learning and dtype != torch.float32
-    x = torch.zeros(batch, *model.config.pretrained_cfg.input_size, device=device)
-    x = x.to(torch.float32 if learning else dtype, memory_format=torch.channels_last)
+    mixed = dtype != torch.float32
     try:
         with (
-            torch.autocast(device.type, dtype if mixed else None, enabled=mixed),
+            torch.autocast(device, dtype if mixed else None, enabled=mixed),
             torch.inference_mode(not learning),
         ):
-            logits = fast(x)
+            logits = fast(example)
         if learning:
             logits.float().sum().backward()
     except Exception as error:  # compilers fail in many ways, and none of them may end a training
@@ -47,7 +48,7 @@ def compiled(model: VGG, batch: int, dtype: torch.dtype, *, learning: bool) -> N
         model.zero_grad()
         for buffer, before in zip(model.buffers(), kept, strict=True):
             buffer.copy_(before)
-    return lambda x: fast(x) if len(x) == batch else model(x)
+    return lambda x: fast(x) if x.shape == example.shape else model(x)
 
 
 def _first_line(error: Exception) -> str:

@@ -195,8 +195,12 @@ class _Run:
 
     def compile(self) -> None:
         """From now on learn by a compiled network, where that is possible."""
-        own = -(-self.batch_size // distributed.world())
-        self.network = compiled(self.model.train(), own, self.dtype, learning=True)
+        chance = torch.Generator().manual_seed(0) if self.recipe.augment else None
+        rows = self.train.rows[: self.batch_size]
+        x, _ = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
+        x = distributed.share(x)
+        self.network = compiled(self.model.train(), x, learning=True, dtype=self.dtype)
+        distributed.meet()  # it takes one process longer than another
 
     # One epoch
 

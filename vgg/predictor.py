@@ -3,7 +3,7 @@
 import copy
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +29,9 @@ from vgg.transforms import needed_side, normalise, to_uint8
 from vgg.winograd import use_winograd
 
 BATCH, CUDA_BATCH = 32, 128  # pictures at once: more are hardly faster a picture
+MOST_AT_ONCE = 4096  # so many are never asked about
+
+Begun = Callable[[], tuple[Tensor, float]]  # waits; probabilities on the CPU, and their seconds
 
 Picture = Image.Image | str | Path | bytes | BinaryIO
 
@@ -93,11 +96,18 @@ class Predictor:
         self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
         self.model = _ready(model, self.device, self.dtype)
         self._network: Network = self.model  # what answers: the model, perhaps compiled
+        # A GPU works on one batch while the next is put on it and the one before is written.
+        self._ahead = 1 if self.device.type == "cuda" else 0
+        self._most = MOST_AT_ONCE  # pictures that the device's memory takes at once
         self.last_run: RunInfo | None = None
 
     def compile(self) -> None:
         """Make whole batches faster still, on a GPU for very many pictures: see `vgg.compiled`."""
-        self._network = compiled(self.model, self.batch_size, self.dtype, learning=False)
+        cfg = self.config.pretrained_cfg
+        with torch.inference_mode():
+            pixels = torch.zeros(self.batch_size, *cfg.input_size, dtype=torch.uint8)
+            x = normalise(pixels.to(self.device), cfg, self.dtype)
+            self._network = compiled(self.model, x, learning=False)
 
     def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
         """The `top_k` best classes of each picture, in the order given.
@@ -120,35 +130,34 @@ class Predictor:
         """For each file in order its prediction, or a sentence why it can't be read.
 
         Files are read while the model works, by threads or by so many `workers`, processes of their
-        own (see `vgg.stream`); memory stays flat however many there are.
+        own (see `vgg.stream`, which then takes the whole list of files at once); memory stays flat
+        however many there are.
         """
         check_top_k(top_k, self.config.num_classes)
-        # A GPU works on one batch while the next is put on it and the one before is written.
-        most = 0 if self.device.type == "cpu" else 1
-        under_way: deque[tuple[Batch, Tensor, float]] = deque()
+        under_way: deque[tuple[Batch, Begun]] = deque()
         found = read_batches(files, self.config.pretrained_cfg, self.batch_size, workers=workers)
         with closing(found):
             for batch in found:
-                began = time.perf_counter()
-                under_way.append((batch, self._begin(batch.pixels), began))
-                if len(under_way) > most:
+                under_way.append((batch, self._begin(batch.pixels)))
+                if len(under_way) > self._ahead:
                     yield from self._finish(*under_way.popleft(), top_k)
-        for begun in under_way:
-            yield from self._finish(*begun, top_k)
+        for batch, begun in under_way:
+            yield from self._finish(batch, begun, top_k)
 
     def _finish(
-        self, batch: Batch, probs: Tensor, began: float, top_k: int
+        self, batch: Batch, begun: Begun, top_k: int
     ) -> Iterator[tuple[Prediction | None, str | None]]:
         """The answers for one batch, in the order of its files."""
-        answers = iter(self.top(probs.cpu(), top_k))
+        probs, seconds = begun()
+        answers = iter(self.top(probs, top_k))
         if len(probs):
-            self.last_run = self._run_info(1000 * (time.perf_counter() - began) / len(probs))
+            self.last_run = self._run_info(1000 * seconds / len(probs))
         for error in batch.errors:
             yield (None, error) if error else (next(answers), None)
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
-        return self._begin(pixels).cpu()
+        return self._begin(pixels)()[0]
 
     def measured(self, pixels: Tensor) -> Tensor:
         """The same, and `last_run` tells what it took."""
@@ -158,23 +167,49 @@ class Predictor:
         self.last_run = self._run_info(1000 * seconds / len(pixels))
         return probs
 
-    def _begin(self, pixels: Tensor) -> Tensor:
-        """The same on the device, where a GPU may still be at work on it. Where its memory is too
-        small for all at once, half of them at a time."""
+    def _begin(self, pixels: Tensor) -> Begun:
+        """Give pictures to the device, and a function that waits for the probabilities, on the CPU,
+        and says how many seconds they took. A CUDA device works on while Python does; others are
+        waited for at once."""
+        if self.device.type != "cuda":
+            started = time.perf_counter()
+            probs = self._in_parts(pixels).cpu()
+            seconds = time.perf_counter() - started
+            return lambda: (probs, seconds)
+        with torch.cuda.device(self.device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            answer = self._in_parts(pixels).to("cpu", non_blocking=True)
+            end.record()
+
+        def wait() -> tuple[Tensor, float]:
+            end.synchronize()
+            return answer, start.elapsed_time(end) / 1000
+
+        return wait
+
+    def _in_parts(self, pixels: Tensor) -> Tensor:
+        """Probabilities on the device. Where its memory is too small for all at once, half as many
+        at a time, from then on."""
         if not len(pixels):
             return torch.empty(0, self.config.num_classes)
         try:
-            return self._forward(pixels)
+            return torch.cat([self._forward(part) for part in pixels.split(self._most)])
         except torch.OutOfMemoryError:
-            if len(pixels) == 1:
+            self._most = min(self._most, len(pixels)) // 2
+            if not self._most:
+                self._most = 1
                 raise
-        return torch.cat([self._begin(half) for half in pixels.chunk(2)])  # the failed try is freed
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._in_parts(pixels)  # only here, where what the failed try took is free again
 
     @torch.inference_mode()
     def _forward(self, pixels: Tensor) -> Tensor:
-        if self.device.type == "cuda":  # from such memory it is copied while Python goes on
+        to_cuda = self.device.type == "cuda" and pixels.device.type == "cpu"
+        if to_cuda:  # from such memory it is copied while Python goes on
             pixels = pixels.pin_memory()
-        pixels = pixels.to(self.device, non_blocking=True)
+        pixels = pixels.to(self.device, non_blocking=to_cuda)
         x = normalise(pixels, self.config.pretrained_cfg, self.dtype)
         logits = self._network(x).float()
         if self.flip:

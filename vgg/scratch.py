@@ -30,6 +30,7 @@ FEW_CLASSES = 32  # more are not told apart by the 64 numbers that the narrowest
 # In the same time 1 % better than 11 on small photographs of clothes: two layers see the picture
 # before it is made smaller. 16 and 19 learn more slowly, and no better in the time people wait.
 DEPTH = 13
+PLAIN_DEPTH = 11  # a deeper one hardly learns from nothing without batch norm
 LARGEST_ON_CPU = 128
 SAMPLED = 500  # pictures whose size is looked at
 WIDER_COST = 3.4  # how many times longer twice the channels take, measured at 32 and 64 pixels
@@ -142,7 +143,7 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
         head=config.head,
         image_size=size,
     )
-    if not norm and depth > DEPTH:
+    if not norm and depth > PLAIN_DEPTH:
         run.say(
             "warning",
             f"{config.architecture} without batch norm hardly learns from nothing in a short time: "

@@ -1,5 +1,7 @@
 """Many picture files as batches of pixels, decoded beside the model: in order, memory flat."""
 
+import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ from vgg.pixels import batches, in_threads
 from vgg.transforms import needed_side, to_uint8
 
 AHEAD = 2  # batches a process that wait to be taken
+MANY = 1000  # processes: no limit
 
 Decoded = Tensor | str  # uint8 (3, size, size), RGB, or a sentence why the file can't be read
 
@@ -34,14 +37,25 @@ def read_batches(
     """The pictures of `files`, `size` files at a time. While one batch is in use the next is read.
 
     By threads, of which Pillow lets several decode at once. They share one Python, though: to feed
-    a GPU that answers thousands of pictures a second, `workers` processes read instead. Those are
-    started anew, never forked, so the calling program needs its `if __name__ == "__main__":`.
+    a GPU that answers thousands of pictures a second, `workers` processes read instead, from a list
+    of all files. Those are started anew, never forked, so the calling program needs its
+    `if __name__ == "__main__":`.
     """
     if workers:
-        yield from _by_processes(list(files), cfg, size, workers)
+        if listed := list(files):
+            yield from _by_processes(listed, cfg, size, workers)
         return
     for part in batches(in_threads(partial(decode, cfg=cfg), files, ahead=size), size):
         yield _batch(part, cfg)
+
+
+def room_for_processes(cfg: Preprocessing, size: int) -> int:
+    """How many processes can hand batches over in shared memory: a container may have little."""
+    place = Path("/dev/shm")
+    if not place.is_dir():
+        return MANY
+    batch = size * math.prod(cfg.input_size)
+    return shutil.disk_usage(place).free // ((AHEAD + 1) * batch)
 
 
 def decode(file: Path, cfg: Preprocessing) -> Decoded:

@@ -1,5 +1,6 @@
 """The benchmark's rows of training: a new last layer, and the steps of a whole network."""
 
+import logging
 import os
 import tempfile
 import time
@@ -24,9 +25,11 @@ from vgg.recipe import Recipe
 from vgg.shapes import SHAPES, draw_shape
 from vgg.training import train
 
+log = logging.getLogger(__name__)
+
 PROBE_PICTURES = 20  # of each of the eight shapes
 TUTORIAL_EPOCHS = 25  # as in PyTorch's tutorial "Transfer learning for computer vision"
-BACKWARDS = 3  # gradients by inputs and by weights take as many multiplications again, each
+PASSES = 3  # forwards, and for the gradients by inputs and by weights as many multiplications each
 STEPS = (  # architecture, head, pixels, pictures at once
     ("vgg11_bn", "fc", 32, 64),
     ("vgg16", "fc", 224, 8),
@@ -122,7 +125,12 @@ def step_rows(plan: Plan) -> Iterator[Row]:
     torchvision's network on finished tensors."""
     steps = STEPS if plan.device.type == "cpu" else (*STEPS, GPU_STEP)
     for architecture, head, size, batch in steps[: 1 if plan.quick else None]:
-        yield compare_steps(plan, architecture, head, size, batch)
+        try:
+            yield compare_steps(plan, architecture, head, size, batch)
+        except torch.OutOfMemoryError:
+            log.warning(
+                "too little memory for %s at batch %d: its row is left out", architecture, batch
+            )
 
 
 def compare_steps(plan: Plan, architecture: str, head: str, size: int, batch: int) -> Row:
@@ -149,7 +157,7 @@ def compare_steps(plan: Plan, architecture: str, head: str, size: int, batch: in
         wait_for(plan.device)
 
     values = in_turn(timed(ours), timed(theirs), seconds=2 * plan.row_seconds)
-    rate = BACKWARDS * 2 * batch * count_macs(model.config) / median(values[0]) / 1e6
+    rate = PASSES * 2 * batch * count_macs(model.config) / median(values[0]) / 1e6
     share = rate / plan.machine.gflops[plan.machine.precision]
     return make_row(
         f"training step {architecture} {head}, {size} pixels, batch {batch}",

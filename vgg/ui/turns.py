@@ -20,11 +20,6 @@ class Turns(AbstractContextManager[None]):
         self._changed = threading.Condition()
         self._given = self._served = 0  # how many have come, and how many have had their turn
 
-    @property
-    def waiting(self) -> int:
-        """How many have come whose turn it is not yet."""
-        return max(0, self._given - self._served - 1)
-
     def __enter__(self) -> None:
         with self._changed:
             mine = self._given
