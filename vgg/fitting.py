@@ -38,6 +38,8 @@ EXPLODED = 4.0  # times the loss of guessing, and as much again: nothing is lear
 DRIFT = (0.85, 1.0)  # planned time over time left: outside of it the plan is made anew
 PLANNED = 0.95  # share of the time left that a new plan takes
 FILL = 10  # the average has forgotten the first weights after a few times so many batches
+MANY_WEIGHTS = 20e6  # averaging so many takes a tenth of a step or more
+MANY_CHANNELS, LARGE_MAPS = 0.75, 128  # width, and pixels a side of the pictures
 MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not count
 KEPT = (
     *("seen", "shown", "epoch", "lr", "batch_size", "calmed", "last_accuracy"),
@@ -150,6 +152,14 @@ def eval_batch(size: int) -> int:
     return max(1, EVAL_BATCH * EVAL_SIZE**2 // max(size, EVAL_SIZE) ** 2)
 
 
+def needs_plain_layout(model: VGG, dtype: torch.dtype) -> bool:
+    """Whether `model` learns faster without channels last: large maps of many channels do, in fp32
+    on a processor. VGG-16 at 224 pixels takes a quarter longer with it, measured with AVX2."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    large = model.config.width >= MANY_CHANNELS and model.config.pretrained_cfg.size >= LARGE_MAPS
+    return on_cpu and large and dtype == torch.float32
+
+
 def statistics_of(model: VGG) -> list[Tensor]:
     """The running means and variances of its batch norms."""
     return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
@@ -169,6 +179,9 @@ class _Run:
         dtype: torch.dtype,
         optimizer: NewOptimizer = new_optimizer,
     ) -> None:
+        self.plain = needs_plain_layout(model, dtype)
+        if self.plain:
+            model.to(memory_format=torch.contiguous_format)
         self.model, self.train, self.held_out = model, train, held_out
         self.shown, self.recipe, self.seed, self.dtype = shown, recipe, seed, dtype
         self.lr, self.batch_size = recipe.lr, recipe.batch_size
@@ -179,7 +192,9 @@ class _Run:
         self.new_optimizer = optimizer
         self.optimizer = optimizer(model, recipe, self.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.seen = self.epoch = 0
+        self.seen = self.epoch = self.steps = 0  # steps of this epoch
+        large = sum(p.numel() for p in model.parameters()) > MANY_WEIGHTS
+        self.every = 4 if large else 1  # steps from one look at the weights to the next
         self.calmed = self.stopped = self.broke_off = False
         self.best: State = {}
         self.best_accuracy, self.best_loss, self.last_accuracy = -1.0, math.inf, 0.0
@@ -198,7 +213,7 @@ class _Run:
         chance = torch.Generator().manual_seed(0) if self.recipe.augment else None
         rows = self.train.rows[: self.batch_size]
         x, _ = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
-        x = distributed.share(x)
+        x = self._laid_out(distributed.share(x))
         self.network = compiled(self.model.train(), x, learning=True, dtype=self.dtype)
         distributed.meet()  # it takes one process longer than another
 
@@ -238,7 +253,7 @@ class _Run:
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
         order = self.train.rows[torch.randperm(len(self.train), generator=generator)]
         sums = torch.zeros(2, device=self.device)
-        at = batches = 0
+        at = batches = self.steps = 0
         self.model.train()
         with dropout_from(generator.initial_seed() + distributed.rank(), self.device):
             while at < len(order) and self.seen < self.shown:
@@ -286,7 +301,10 @@ class _Run:
         self.scaler.update()
         done = self.seen / self.recipe.batch_size
         horizon = max(1.0, self.recipe.average * len(self.train) / self.recipe.batch_size)
-        follow(self.average, self.model, max(1 / horizon, 1 - (1 + done) / (FILL + done)))
+        share = max(1 / horizon, 1 - (1 + done) / (FILL + done))
+        self.steps += 1
+        if self.steps % self.every == 0:
+            follow(self.average, self.model, 1 - (1 - share) ** self.every)
         return sums
 
     def _add_gradients(self, rows: Tensor, generator: torch.Generator, sums: Tensor) -> None:
@@ -294,7 +312,7 @@ class _Run:
         chance = generator if self.recipe.augment else None
         # All of the batch, so that chance falls as in one process.
         x, targets = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
-        x, targets = distributed.share(x), distributed.share(targets)
+        x, targets = self._laid_out(distributed.share(x)), distributed.share(targets)
         if not len(targets):
             return
         with self._autocast():
@@ -306,6 +324,9 @@ class _Run:
         with torch.no_grad():
             right = (logits.argmax(1) == targets).sum()
             sums += torch.stack([loss.detach() * len(rows), right.float()])
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x.contiguous() if self.plain else x
 
     def _add_up(self, sums: Tensor) -> None:
         """Make gradients and sums those of the whole batch, in every process."""
