@@ -283,10 +283,3 @@ def test_the_real_page_and_the_minimal_one_can_be_measured() -> None:
 
 def _row(name: str, ratio: float) -> Row:
     return Row(name, "ours", "theirs", 10 * ratio, 10.0, "ms", ratio, "lower", "a note")
-
-
-@pytest.mark.slow
-def test_beside_a_training_a_prediction_takes_at_most_four_times_its_time_alone() -> None:
-    report = run_bench(rows=["busy"], quick=True, device="cpu", precision="fp32")
-    assert [row.name for row in report.rows] == ["predict while training, starter"]
-    assert report.rows[0].ratio <= 4
