@@ -24,11 +24,11 @@ from vgg.terminal import (
     told_events,
 )
 
-MANY_FILES = 2000  # from so many on it pays to start processes that read: seconds, once
-MOST_PROCESSES = 16  # that read; each takes some 300 MB of memory
 if TYPE_CHECKING:
     from vgg.predictor import Predictor
 
+MANY_FILES = 2000  # from so many on it pays to start processes that read: seconds, once
+MOST_PROCESSES = 16  # that read; each takes some 300 MB of memory
 Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
