@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from vgg import finetune
+from vgg import finetune, heads
 from vgg.checkpoint import save_checkpoint
 from vgg.features import Trunk
 from vgg.fitting import fit
@@ -37,6 +37,13 @@ STARTER = Path(__file__).resolve().parent.parent / "weights" / "starter"
 def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VGG_STUDIO_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+
+@pytest.fixture(autouse=True)
+def _few_strengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the probe's penalty is chosen is the matter of other tests: two take a third of the
+    time of seven."""
+    monkeypatch.setattr(heads, "STRENGTHS", (0.1, 0.01))
 
 
 @pytest.fixture(scope="session")
