@@ -82,6 +82,7 @@ ORDER = (
     "vgg.gradcam",
     "vgg.predictor",
     "vgg.stream",
+    "vgg.half",
     "vgg.winograd",
     "vgg.overlay",
     "vgg.pixels",
