@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vgg import compiled as module
 from vgg.compiled import compiled
-from vgg.fitting import _Run
+from vgg.fitting import Fitting
 from vgg.model import VGG
 from vgg.recipe import Recipe
 
@@ -103,7 +103,7 @@ def test_what_a_predictor_has_compiled_fits_its_pictures(compilations: list[int]
 def test_what_a_training_has_compiled_fits_its_batches(compilations: list[int]) -> None:
     some_pictures = dark_and_bright()
     recipe = Recipe(batch_size=16)
-    run = _Run(network(), some_pictures, some_pictures, 64, recipe, 0, torch.float32)
+    run = Fitting(network(), some_pictures, some_pictures, 64, recipe, 0, torch.float32)
     run.compile()
     assert len(compilations) == 1
     run.one_epoch()

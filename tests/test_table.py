@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vgg.cli import main
-from vgg.commands import whole_batches
+from vgg.predicting import whole_batches
 from vgg.shapes import draw_folder
 from vgg.table import header, key_of, rows_done, write_rows
 

@@ -18,12 +18,12 @@ from vgg.commands import (
     run_evaluate,
     run_export,
     run_info,
-    run_predict,
     run_push,
     run_shapes,
     run_train,
 )
 from vgg.options import DEFAULT_BUDGET, DEFAULT_MODEL, HEADS, MODES, PRECISIONS, TrainOptions
+from vgg.predicting import run_predict
 from vgg.terminal import UsageError, one_line
 
 PROGRAM = "vgg"

@@ -20,9 +20,10 @@ from vgg.camera import ENDING, Camera
 from vgg.data import FolderIndex
 from vgg.evaluation import fit_temperature, sharpened
 from vgg.features import Trunk
-from vgg.fitting import eval_batch, fit, seconds_per_picture
+from vgg.fitting import eval_batch, fit
 from vgg.model import VGG
 from vgg.options import TRAINED_HEAD, count_macs
+from vgg.pace import seconds_per_picture
 from vgg.pixels import device_room
 from vgg.probe import train_probe
 from vgg.recipe import Epoch, Fitted, Pictures, Recipe

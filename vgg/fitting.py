@@ -40,7 +40,6 @@ PLANNED = 0.95  # share of the time left that a new plan takes
 FILL = 10  # the average has forgotten the first weights after a few times so many batches
 MANY_WEIGHTS = 20e6  # averaging so many takes a tenth of a step or more
 MANY_CHANNELS, LARGE_MAPS = 0.75, 128  # width, and pixels a side of the pictures
-MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not count
 KEPT = (
     *("seen", "shown", "epoch", "lr", "batch_size", "calmed", "last_accuracy"),
     *("best", "best_accuracy", "best_loss"),
@@ -86,7 +85,7 @@ def fit(
     """
     distributed.meet()
     distributed.same_as_first(list(model.state_dict().values()))
-    run = _Run(model, train, held_out, shown, recipe or Recipe(), seed, dtype, optimizer)
+    run = Fitting(model, train, held_out, shown, recipe or Recipe(), seed, dtype, optimizer)
     run.lock = lock or nullcontext()
     run.should_stop = should_stop or bool
     run.warn = on_warning or (lambda sentence: None)
@@ -109,44 +108,6 @@ def fit(
     return run.finish()
 
 
-def seconds_per_picture(
-    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures | None = None
-) -> float:
-    """How long learning from one picture takes now, measured on a copy, with `pictures` for a
-    batch or with noise."""
-    pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
-    step = stepper(model, recipe, dtype, pictures)
-    took: list[float] = []
-    distributed.meet()
-    while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
-        began = time.monotonic()
-        step()
-        took.append(time.monotonic() - began)
-    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / len(pictures))
-
-
-def stepper(
-    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
-) -> Callable[[], None]:
-    """A function that learns once from all `pictures`, on a copy of `model`, and waits for the
-    device."""
-    run = _Run(
-        copy.deepcopy(model), pictures, pictures, 1000 * len(pictures), recipe, seed=0, dtype=dtype
-    )
-    generator = torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        run.step(pictures.rows, generator).cpu()
-
-    return step
-
-
-def noise(size: int, count: int) -> Pictures:
-    """Pictures of nothing, `size` pixels a side, to measure with."""
-    pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
-    return Pictures(pixels, torch.zeros(count, dtype=torch.int64), torch.arange(count))
-
-
 def eval_batch(size: int) -> int:
     """How many pictures of `size` pixels are measured on at once."""
     return max(1, EVAL_BATCH * EVAL_SIZE**2 // max(size, EVAL_SIZE) ** 2)
@@ -165,7 +126,7 @@ def statistics_of(model: VGG) -> list[Tensor]:
     return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
 
-class _Run:
+class Fitting:
     """One training under way: the network, its average, and how far they are."""
 
     def __init__(

@@ -13,11 +13,12 @@ from vgg import distributed
 from vgg.camera import ENDING, Camera
 from vgg.data import FolderIndex, Split, split
 from vgg.evaluation import fit_temperature, sharpened
-from vgg.fitting import fit, seconds_per_picture
+from vgg.fitting import fit
 from vgg.gather import content_key, identify, read_pixels
 from vgg.images import ImageError, probe_size
 from vgg.model import VGG
 from vgg.options import SCRATCH_HEAD, ModelConfig, Preprocessing, architecture_name
+from vgg.pace import seconds_per_picture
 from vgg.pixels import device_room, in_threads, look
 from vgg.predictor import Predictor
 from vgg.recipe import Epoch, Fitted, Pictures, Recipe

@@ -38,6 +38,15 @@ def print_prediction(row: dict[str, Any]) -> None:
         print(f"  {100 * place['probability']:5.1f} %  {place['class']}")
 
 
+def measured(accuracy: float, interval: tuple[float, float], which: str) -> str:
+    """An accuracy as a sentence, with its interval; `which` tells how many pictures, and which."""
+    low, high = (f"{100 * share:.1f}" for share in interval)
+    return (
+        f"{100 * accuracy:.1f} % of {which} pictures are named right "
+        f"(95 % interval {low} to {high} %)"
+    )
+
+
 def print_json_list(rows: Iterable[dict[str, Any]]) -> None:
     """One JSON list, written row by row: memory stays flat."""
     lead = "["

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from vgg.checkpoint import save_checkpoint
 from vgg.device import choose_precision
-from vgg.fitting import noise, stepper
 from vgg.measuring import Plan, Row, in_turn, make_row, timed, wait_for
 from vgg.model import VGG
 from vgg.options import Preprocessing, count_macs, depth_and_norm
+from vgg.pace import noise, stepper
 from vgg.recipe import Recipe
 from vgg.shapes import SHAPES, draw_shape
 from vgg.training import train

@@ -1,0 +1,52 @@
+"""How fast a network learns on this machine, measured before a training is planned."""
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+
+from vgg import distributed
+from vgg.fitting import Fitting
+from vgg.model import VGG
+from vgg.recipe import Pictures, Recipe
+
+MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not count
+
+
+def seconds_per_picture(
+    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures | None = None
+) -> float:
+    """How long learning from one picture takes now, measured on a copy, with `pictures` for a
+    batch or with noise."""
+    pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
+    step = stepper(model, recipe, dtype, pictures)
+    took: list[float] = []
+    distributed.meet()
+    while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
+        began = time.monotonic()
+        step()
+        took.append(time.monotonic() - began)
+    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / len(pictures))
+
+
+def stepper(
+    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
+) -> Callable[[], None]:
+    """A function that learns once from all `pictures`, on a copy of `model`, and waits for the
+    device."""
+    run = Fitting(
+        copy.deepcopy(model), pictures, pictures, 1000 * len(pictures), recipe, seed=0, dtype=dtype
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        run.step(pictures.rows, generator).cpu()
+
+    return step
+
+
+def noise(size: int, count: int) -> Pictures:
+    """Pictures of nothing, `size` pixels a side, to measure with."""
+    pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+    return Pictures(pixels, torch.zeros(count, dtype=torch.int64), torch.arange(count))
