@@ -84,7 +84,6 @@ ORDER = (
     "vgg.gradcam",
     "vgg.predictor",
     "vgg.stream",
-    "vgg.half",
     "vgg.winograd",
     "vgg.overlay",
     "vgg.pixels",

@@ -23,7 +23,6 @@ from vgg.busy import busy_rows
 from vgg.command_speed import bulk_rows, memory_rows
 from vgg.device import choose_device
 from vgg.gradcam import heat_maps
-from vgg.half import HalfLinear
 from vgg.measuring import BenchReport, Plan, Row, describe_machine, in_turn, make_row, timed
 from vgg.model import VGG
 from vgg.options import HEADS, architecture_name, count_macs, depth_and_norm
@@ -54,8 +53,7 @@ def run_bench(
         raise ValueError(f"the benchmark has no {unknown[0]!r}; choose from {', '.join(GROUPS)}")
     started = time.perf_counter()
     machine = describe_machine(device, precision)
-    place = choose_device(device)
-    plan = Plan(machine, place, precision, quick, row_seconds=1.0 if quick else 8.0)
+    plan = Plan(machine, choose_device(device), quick, row_seconds=1.0 if quick else 8.0)
     done: list[Row] = []
     cut_short: list[str] = []
     for name in chosen:
@@ -173,7 +171,7 @@ def compare_prediction(
     """Time from `batch` opened pictures to their best classes, preprocessing included. `model` is
     ours, made from the rival's weights where it is not given."""
     model = model or our_model(rival, head)
-    predictor = Predictor(model, str(plan.device), plan.precision, batch_size=batch)
+    predictor = Predictor(model, str(plan.device), plan.machine.precision, batch_size=batch)
     pictures = example_pictures(batch)
     values = in_turn(
         timed(lambda: predictor.predict(pictures, TOP_K)),
@@ -184,9 +182,6 @@ def compare_prediction(
         answers = compare_answers(predictor, rival, pictures)
     else:
         answers = "another head, so other answers"
-    notes = [answers]
-    if any(isinstance(layer, HalfLinear) for layer in predictor.model.modules()):
-        notes.append("weights of wide layers in fp16")
     rate = 2 * batch * count_macs(model.config) / median(values[0]) / 1e6
     share = rate / plan.machine.gflops[plan.machine.precision]
     return make_row(
@@ -194,7 +189,7 @@ def compare_prediction(
         plan.machine.precision,
         rival.name,
         values,
-        notes=[*notes, f"{100 * share:.0f} % of the rate of matrix products"],
+        notes=[answers, f"{100 * share:.0f} % of the rate of matrix products"],
     )
 
 
@@ -215,7 +210,7 @@ def explanation_rows(plan: Plan) -> Iterator[Row]:
     by hooks on torchvision's network and, where it is installed, by the grad-cam package."""
     architecture = "vgg11_bn" if plan.quick else "vgg16"
     rival = torchvision_rival(architecture, plan.device)
-    predictor = Predictor(our_model(rival, "fc"), str(plan.device), plan.precision)
+    predictor = Predictor(our_model(rival, "fc"), str(plan.device), plan.machine.precision)
     picture = example_pictures(1)[0]
     index = rival.predict([picture])[0][0]
 

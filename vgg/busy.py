@@ -39,7 +39,7 @@ def busy_rows(plan: Plan) -> Iterator[Row]:
 
 
 def _in_this_process(plan: Plan, home: Path) -> Iterator[Row]:
-    device, precision = str(plan.device), plan.precision
+    device, precision = str(plan.device), plan.machine.precision
     store = Store(Settings(device=device, precision=precision, weights_dir=home / "weights"))
     jobs = Jobs(store)
     picture = draw_shape("star", Random(0), size=256)

@@ -45,7 +45,7 @@ def bulk_rows(plan: Plan) -> Iterator[Row]:
 
     for name, count in BULK.items():
         model = load_model("starter") if name == "starter" else random_vgg16()
-        predictor = Predictor(model, str(plan.device), plan.precision)
+        predictor = Predictor(model, str(plan.device), plan.machine.precision)
         with tempfile.TemporaryDirectory() as folder:
             pictures = Path(folder, "pictures")
             draw_photographs(pictures, count)
@@ -97,7 +97,7 @@ def memory_rows(plan: Plan) -> Iterator[Row]:
         save_checkpoint(random_vgg16(), weights)
         draw_photographs(Path(folder, "pictures"), 1)
         ours = [sys.executable, "-m", "vgg", "predict", picture, "--model", weights]
-        ours += ["--device", "cpu", "--precision", plan.precision]
+        ours += ["--device", "cpu", "--precision", plan.machine.precision]
         file = weights / "model.safetensors"
         rival = [sys.executable, "-c", RIVAL_PREDICTION, file, picture]
         bare = peak_memory([sys.executable, "-c", "import torch"])

@@ -58,12 +58,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures on, and how much: `precision` is as it was asked for, perhaps `auto`,
-    and `row_seconds` is the time slice of one row."""
+    """What a run measures on, and how much: `row_seconds` is the time slice of one row."""
 
     machine: Machine
     device: torch.device
-    precision: str
     quick: bool
     row_seconds: float
 

@@ -94,7 +94,7 @@ def first_prediction_rows(plan: Plan) -> Iterator[Row]:
 def overhead_rows(plan: Plan) -> Iterator[Row]:
     """What `/predict` takes for a small picture beyond the model's own time, and for a large
     photograph beside a small picture."""
-    predictor = Predictor(load_model(STARTER), str(plan.device), plan.precision)
+    predictor = Predictor(load_model(STARTER), str(plan.device), plan.machine.precision)
     with tempfile.TemporaryDirectory() as folder:
         picture = _small_picture(Path(folder))
         pixels = predictor.prepare([picture])
@@ -150,7 +150,7 @@ def overhead_rows(plan: Plan) -> Iterator[Row]:
 
 def our_command(plan: Plan) -> list[str]:
     """The page as a person starts it, up to the port."""
-    places = ["--device", plan.machine.device, "--precision", plan.precision]
+    places = ["--device", plan.machine.device, "--precision", plan.machine.precision]
     return [sys.executable, str(PROJECT / "app.py"), *places, "--port"]
 
 

@@ -22,7 +22,6 @@ from vgg.device import (
     memory_used,
     precision_name,
 )
-from vgg.half import halved
 from vgg.images import read_image, to_rgb
 from vgg.model import VGG
 from vgg.stream import Batch, read_batches
@@ -95,8 +94,7 @@ class Predictor:
         self.dtype = choose_precision(self.device, precision)
         self.flip = model.config.flip if flip is None else flip
         self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
-        by_itself = self.device.type == "cpu" and self.dtype == torch.float32
-        self.model = _ready(model, self.device, self.dtype, half=by_itself and precision == "auto")
+        self.model = _ready(model, self.device, self.dtype)
         self._network: Network = self.model  # what answers: the model, perhaps compiled
         # A GPU works on one batch while the next is put on it and the one before is written.
         self._ahead = 1 if self.device.type == "cuda" else 0
@@ -261,12 +259,9 @@ def check_top_k(top_k: int, num_classes: int) -> int:
     return min(top_k, num_classes)
 
 
-def _ready(model: VGG, device: torch.device, dtype: torch.dtype, *, half: bool) -> VGG:
-    """A copy in eval mode with batch norm folded in fp32, then moved, laid out channels last.
-    `half` keeps the weights of wide fully connected layers in half precision."""
-    # The last layer stays: it is small, and heat maps begin at it.
-    light = {id(layer): halved(layer) for layer in model.classifier[:-1]} if half else {}
-    copied = copy.deepcopy(model, {key: layer for key, layer in light.items() if layer}).eval()
+def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
+    """A copy in eval mode with batch norm folded in fp32, then moved, laid out channels last."""
+    copied = copy.deepcopy(model).eval()
     if copied.config.batch_norm:
         copied.float().fold_batch_norm()
     copied.requires_grad_(False)

@@ -61,7 +61,7 @@ def compare_probe(plan: Plan, pictures: Path, model: Path, scratch: Path) -> Row
             mode="probe",
             out=scratch / "probe",
             device=str(plan.device),
-            precision=plan.precision,
+            precision=plan.machine.precision,
         )
         ours = time.perf_counter() - began
     values = ([ours], [TUTORIAL_EPOCHS * tutorial_epoch(plan, pictures)()])
@@ -142,7 +142,7 @@ def compare_steps(plan: Plan, architecture: str, head: str, size: int, batch: in
     model = VGG(depth, 10, batch_norm=batch_norm, head=head)
     model.config = replace(model.config, pretrained_cfg=cfg)
     model = model.to(plan.device, memory_format=torch.channels_last)
-    dtype = choose_precision(plan.device, plan.precision)
+    dtype = choose_precision(plan.device, plan.machine.precision)
     ours = stepper(model, Recipe(lr=1e-4, batch_size=batch), dtype, noise(size, batch))
 
     rival = get_model(architecture, weights=None, num_classes=10).to(plan.device).train()
