@@ -120,7 +120,8 @@ class VGG(nn.Module):
         if self.config.head != "fc" or not len(self.classifier):
             return self.classifier(self.pool(x))
         maps = self.features(_checked(x))
-        if len(maps) < 4 * maps.shape[2] * maps.shape[3]:  # no gain, or a loss
+        positions = maps.shape[2] * maps.shape[3]
+        if positions >= POOLED**2 or len(maps) < 4 * positions:  # no gain, or a loss
             return self.classifier(torch.flatten(self.avgpool(maps), 1))
         return self.classifier[1:](self._first_layer(maps))
 
