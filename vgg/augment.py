@@ -22,31 +22,27 @@ def augment(
     """
     count, _, side, _ = pixels.shape
     most = max(1, round(shift * side))
-    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
-    flips = torch.rand(count, 1, generator=generator) < 0.5
-    lines = _reflected(torch.arange(side) + offsets[0], side)  # (N, S): which line comes where
-    columns = _reflected(torch.arange(side) + offsets[1], side)
+    device = pixels.device  # little is drawn on the CPU; what it means is worked out there
+    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(device)
+    flips = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+    middle = torch.randint(0, side, (2, count, 1), generator=generator).to(device)
+    places = torch.arange(side, device=device)
+    lines = _reflected(places + offsets[0], side)  # (N, S): which line comes where
+    columns = _reflected(places + offsets[1], side)
     columns = torch.where(flips, columns.flip(1), columns)
-    hidden = _squares(count, side, round(cutout * side), generator)
-    device = pixels.device
-    numbers = torch.arange(count, device=device)
+    near = (2 * (places - middle)).abs() < round(cutout * side)  # (2, N, S)
+    hidden = near[0][:, None, :, None] & near[1][:, None, None, :]
     changed = pixels[
-        numbers[:, None, None, None],
+        torch.arange(count, device=device)[:, None, None, None],
         torch.arange(3, device=device)[None, :, None, None],
-        lines.to(device)[:, None, :, None],
-        columns.to(device)[:, None, None, :],
+        lines[:, None, :, None],
+        columns[:, None, None, :],
     ]
-    colour = torch.tensor([round(255 * min(1, max(0, c))) for c in fill], dtype=torch.uint8)
-    return torch.where(hidden.to(device), colour.to(device).view(1, 3, 1, 1), changed)
+    colour = [round(255 * min(1, max(0, c))) for c in fill]
+    square = torch.tensor(colour, dtype=torch.uint8, device=device).view(1, 3, 1, 1)
+    return torch.where(hidden, square, changed)
 
 
 def _reflected(positions: Tensor, side: int) -> Tensor:
     """-1 → 1, side → side - 2: what lies beyond an edge is its mirror image."""
     return (side - 1) - ((side - 1) - positions.abs()).abs()
-
-
-def _squares(count: int, side: int, width: int, generator: torch.Generator) -> Tensor:
-    """Bool (N, 1, S, S), true inside a square whose middle lies anywhere in the picture."""
-    middle = torch.randint(0, side, (2, count, 1), generator=generator)
-    near = (2 * (torch.arange(side) - middle)).abs() < width  # (2, N, S)
-    return (near[0][:, :, None] & near[1][:, None, :])[:, None]

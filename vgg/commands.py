@@ -15,7 +15,7 @@ from typing import Any
 
 from vgg.options import TrainOptions
 from vgg.predicting import check_trained
-from vgg.terminal import UsageError, describe_config, measured, progress_line, told_events
+from vgg.terminal import UsageError, accuracy_sentence, describe_config, progress_line, told_events
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -50,7 +50,9 @@ def run_train(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.to_json(), ensure_ascii=False, indent=1))
         return 0
-    print(measured(result.accuracy, result.accuracy_interval, f"{result.held_out} held-out"))
+    print(
+        accuracy_sentence(result.accuracy, result.accuracy_interval, f"{result.held_out} held-out")
+    )
     print(f"{result.out}: use it with --model {result.out}")
     return 0
 
@@ -93,7 +95,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_json(), ensure_ascii=False, indent=1))
         return 0
-    said = measured(found.accuracy, found.accuracy_interval, str(found.images))
+    said = accuracy_sentence(found.accuracy, found.accuracy_interval, str(found.images))
     print(f"{said}, {100 * found.top5:.1f} % among the best five")
     width = max(map(len, found.per_class))
     print(f"{'class':{width}}  pictures  precision  recall     F1")

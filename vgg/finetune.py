@@ -26,7 +26,7 @@ from vgg.options import TRAINED_HEAD, count_macs
 from vgg.pace import seconds_per_picture
 from vgg.pixels import device_room
 from vgg.probe import train_probe
-from vgg.recipe import Epoch, Fitted, Pictures, Recipe
+from vgg.recipe import Epoch, Fitted, Pictures, Recipe, TooLittleMemoryError
 from vgg.runs import Run, State, Trained, copies_of, round_to_half
 from vgg.scratch import EVALUATION_COST, SAFETY
 from vgg.shelf import Shelf, Shelved, Zoomed, fill, read_all, seconds_to_look, seconds_to_read
@@ -90,7 +90,7 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
         return "finetune", tuning.work(saved)
     except _KeepProbe as reason:
         run.say("plan", f"{reason}; the trunk stays as it was")
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, TooLittleMemoryError):
         run.say("warning", "the device has too little memory to tune the trunk: it stays as it was")
     camera.discard()
     facts = {**probe.facts, **tuning.facts, "kept": "probe"}
@@ -123,7 +123,7 @@ class _Tuning:
         """The tuned network, where it is better than the probe."""
         plan = self._resumed(saved) if saved else self._plan()
         train, held_out = self._sides(plan)
-        network = Tuned.of(self.probe.network, plan.frozen).to(self.run.device)
+        network = self._tuned(plan.frozen)
         fitted = self._fit(network, train, held_out, plan, saved)
         self.stopped = fitted.stopped
         round_to_half(network)
@@ -148,6 +148,12 @@ class _Tuning:
             stopped=fitted.stopped,
             facts={**self.probe.facts, **self.facts, **calibrated, "kept": "finetune"},
         )
+
+    def _tuned(self, frozen: int) -> Tuned:
+        network = Tuned.of(self.probe.network, frozen)
+        if self.run.device.type == "cpu":
+            return network.to(self.run.device)
+        return network.to(self.run.device, memory_format=torch.channels_last)
 
     def _accuracy(self, probs: np.ndarray) -> float:
         return float((probs.argmax(1) == self.index.labels[self.parts.held_out]).mean())
@@ -291,7 +297,7 @@ class _Tuning:
 
     def _seconds_to_learn(self, frozen: int, kind: type[Pictures], noise: torch.Tensor) -> float:
         """From one picture."""
-        network = Tuned.of(self.probe.network, frozen).to(self.run.device)
+        network = self._tuned(frozen)
         count = RECIPE.batch_size // 2
         pictures = kind(noise, torch.zeros(count, dtype=torch.int64), torch.arange(count))
         return seconds_per_picture(network, RECIPE, self.run.dtype, pictures)

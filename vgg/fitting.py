@@ -21,6 +21,7 @@ from vgg.recipe import (
     Pictures,
     Recipe,
     State,
+    TooLittleMemoryError,
     copy_of,
     dropout_from,
     follow,
@@ -228,10 +229,13 @@ class Fitting:
                 if len(rows) == 1 and at:  # batch norm can't learn from one picture
                     at, self.seen = at + 1, self.seen + 1
                     break
+                fits = True
                 try:
                     with self.lock:
                         sums += self.step(rows, generator)
                 except torch.OutOfMemoryError:
+                    fits = False
+                if not fits:  # only here, where nothing holds on to what the failed try took
                     self._halve_batch()
                     continue
                 at += len(rows)
@@ -250,13 +254,13 @@ class Fitting:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * share * group.get("rate", 1.0)
         self.optimizer.zero_grad()
-        sums, lacking = torch.zeros(2, device=self.device), None
+        sums, fits = torch.zeros(2, device=self.device), True
         try:
             self._add_gradients(rows, generator, sums)
-        except torch.OutOfMemoryError as error:
-            lacking = error
-        if distributed.any_of(lacking is not None):
-            raise lacking or torch.OutOfMemoryError("another process has too little memory")
+        except torch.OutOfMemoryError:  # not kept: it would keep the whole batch in memory
+            fits = False
+        if distributed.any_of(not fits):
+            raise torch.OutOfMemoryError(f"{len(rows)} pictures are too many at once")
         self._add_up(sums)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -356,10 +360,7 @@ class Fitting:
 
     def _halve_batch(self) -> None:
         if self.batch_size < 4:
-            raise ValueError(
-                "the device has too little memory for even 2 pictures at once: "
-                "choose a smaller image size, width or depth"
-            )
+            raise TooLittleMemoryError
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -393,10 +394,16 @@ class Fitting:
         }
 
     def restore(self, state: State) -> None:
-        """Stand where `state` was taken."""
+        """Stand where `state` was taken, perhaps on another device or in another precision."""
         for name in KEPT:
             setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for parameter, kept in self.optimizer.state.items():
+            for name, value in kept.items():
+                # A fused step needs both laid out alike.
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[name] = torch.empty_like(parameter).copy_(value)
+        if state["scaler"]:  # fp16 alone has one
+            self.scaler.load_state_dict(state["scaler"])

@@ -3,13 +3,15 @@
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from vgg import distributed
 from vgg.fitting import Fitting
 from vgg.model import VGG
-from vgg.recipe import Pictures, Recipe
+from vgg.pixels import device_room
+from vgg.recipe import Pictures, Recipe, TooLittleMemoryError
 
 MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not count
 
@@ -18,16 +20,32 @@ def seconds_per_picture(
     model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures | None = None
 ) -> float:
     """How long learning from one picture takes now, measured on a copy, with `pictures` for a
-    batch or with noise."""
+    batch or with noise; with fewer at once where the device's memory is small."""
     pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
-    step = stepper(model, recipe, dtype, pictures)
+    while (seconds := _seconds_a_step(model, recipe, dtype, pictures)) is None:
+        if len(pictures) < 4:
+            raise TooLittleMemoryError
+        if next(model.parameters()).device.type == "cuda":
+            torch.cuda.empty_cache()
+        pictures = replace(pictures, rows=pictures.rows[: len(pictures) // 2])
+    return seconds / len(pictures)
+
+
+def _seconds_a_step(
+    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
+) -> float | None:
+    """None where the device's memory is too small for so many pictures."""
     took: list[float] = []
     distributed.meet()
-    while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
-        began = time.monotonic()
-        step()
-        took.append(time.monotonic() - began)
-    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]) / len(pictures))
+    try:
+        step = stepper(model, recipe, dtype, pictures)
+        while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
+            began = time.monotonic()
+            step()
+            took.append(time.monotonic() - began)
+    except torch.OutOfMemoryError:
+        return None
+    return distributed.from_first(lambda: sum(took[1:]) / len(took[1:]))
 
 
 def stepper(
@@ -35,6 +53,9 @@ def stepper(
 ) -> Callable[[], None]:
     """A function that learns once from all `pictures`, on a copy of `model`, and waits for the
     device."""
+    device = next(model.parameters()).device
+    if device_room(device, pictures.pixels.nbytes):  # as those of a training are
+        pictures = replace(pictures, pixels=pictures.pixels.to(device))
     run = Fitting(
         copy.deepcopy(model), pictures, pictures, 1000 * len(pictures), recipe, seed=0, dtype=dtype
     )

@@ -110,6 +110,7 @@ def device_room(device: torch.device, needed: int) -> bool:
     """Whether `needed` bytes more fit onto the device beside a training."""
     if device.type != "cuda":
         return False
+    torch.cuda.empty_cache()  # what torch holds in store counts as free
     free, _ = torch.cuda.mem_get_info(device)
     return needed <= MEMORY_SHARE * free
 

@@ -25,6 +25,16 @@ State = dict[str, Any]
 LAST_LR = 0.001  # share of the highest learning rate that is left at the end
 
 
+class TooLittleMemoryError(ValueError):
+    """Not even two pictures at once fit into the device's memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the device has too little memory for even 2 pictures at once: "
+            "choose a smaller image size, width or depth"
+        )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """`lr` is the highest learning rate. `warmup` is the share of the training over which the rate
@@ -114,7 +124,7 @@ def new_optimizer(model: VGG, recipe: Recipe, lr: float) -> torch.optim.SGD:
     """Weights are pulled to 0; biases and norms are not, they need no holding back."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [
             {"params": weights, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -124,6 +134,12 @@ def new_optimizer(model: VGG, recipe: Recipe, lr: float) -> torch.optim.SGD:
         nesterov=recipe.momentum > 0,
         fused=True,  # one pass over the numbers instead of five
     )
+    if recipe.momentum:
+        # Where the first step is left out, because fp16 overflowed, PyTorch would go on from memory
+        # that nobody wrote.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def in_onnxruntime(model: nn.Module, batch: int, device: torch.device) -> tuple[
         return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0])
 
     network(example(batch))
-    return "ONNX Runtime fp32", network
+    return "ONNX Runtime fp32" if providers else "ONNX Runtime fp32 on the CPU", network
 
 
 def in_openvino(model: nn.Module, batch: int, device: torch.device) -> tuple[str, Network]:

@@ -38,7 +38,7 @@ def print_prediction(row: dict[str, Any]) -> None:
         print(f"  {100 * place['probability']:5.1f} %  {place['class']}")
 
 
-def measured(accuracy: float, interval: tuple[float, float], which: str) -> str:
+def accuracy_sentence(accuracy: float, interval: tuple[float, float], which: str) -> str:
     """An accuracy as a sentence, with its interval; `which` tells how many pictures, and which."""
     low, high = (f"{100 * share:.1f}" for share in interval)
     return (

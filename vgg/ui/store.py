@@ -306,10 +306,15 @@ class Store:
 
     def _warm(self) -> None:
         try:
-            import vgg.predictor  # noqa: F401  torch comes with it
+            import torch
+
+            import vgg.predictor  # noqa: F401  so that the first picture does not wait for it
 
             if self.is_here(self.first_name):
-                self.predictor(self.first_name)
+                predictor = self.predictor(self.first_name)
+                if predictor.device.type == "cuda":  # its libraries load with the first picture
+                    size = predictor.config.pretrained_cfg.input_size
+                    predictor.probabilities(torch.zeros(1, *size, dtype=torch.uint8))
         except ValueError as error:
             log.warning("%s can't be loaded: %s", self.first_name, error)
         except Exception:
