@@ -234,6 +234,7 @@ def test_a_push_that_is_cut_shows_nothing_and_a_second_try_works(
     assert len(names(hub, to)) == 3
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_not_there_is_told_within_seconds(pets: Path, tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

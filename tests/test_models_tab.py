@@ -271,6 +271,7 @@ def test_nothing_is_pushed_with_the_machines_own_token(
         owned.push(strangers, strangers.choice_of("pets"), "me/pets", "hf_x", True, silent)
 
 
+@pytest.mark.slow
 def test_the_tabs_push_reaches_the_hub_with_the_typed_token(
     hub: FakeHub, ask: Ask, weights: Path
 ) -> None:

@@ -469,6 +469,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub: FakeHub, ask: Ask) -> 
     assert "bytes=10485760-" in [request.byte_range for request in hub.requests]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [Faults(status=500), Faults(cut_after_bytes=0)])
 def test_a_download_that_breaks_off_says_the_ways_on_and_is_not_kept(
     hub: FakeHub, ask: Ask, faults: Faults
@@ -516,6 +517,7 @@ def test_an_unreachable_hub_is_reported_within_5_seconds(tmp_path: Path) -> None
         assert answer.seconds < REACHED_WITHIN
 
 
+@pytest.mark.slow
 def test_a_hub_that_hangs_is_reported_within_5_seconds(hub: FakeHub, ask: Ask) -> None:
     publish(hub, "ada/slow")
     hub.faults = Faults(delay_s=60)
