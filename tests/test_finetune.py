@@ -40,10 +40,11 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _few_strengths(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few_strengths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How the probe's penalty is chosen is the matter of other tests: two take a third of the
-    time of seven."""
-    monkeypatch.setattr(heads, "STRENGTHS", (0.1, 0.01))
+    time of seven. Slow tests take it as it is."""
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setattr(heads, "STRENGTHS", (0.1, 0.01))
 
 
 @pytest.fixture(scope="session")
