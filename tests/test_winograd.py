@@ -47,10 +47,10 @@ def test_gradients_go_through_it_so_that_heat_maps_stay_the_same() -> None:
 def test_only_wide_layers_with_large_maps_are_replaced() -> None:
     model = VGG(11, 3, batch_norm=False, head="gap")
     use_winograd(model, 224)
-    # 128→256 and 256→256 at 56 pixels, 256→512 and 512→512 at 28; not the first two, not at 14.
-    assert _converted(model) == [6, 8, 11, 13]
-    for small in (VGG(11, 3, head="gap", width=0.25), VGG(11, 3, head="gap")):
-        use_winograd(small, 64)
+    # 128→256 and 256→256 at 56 pixels, 256→512 and 512→512 at 28, 512→512 twice at 14.
+    assert _converted(model) == [6, 8, 11, 13, 16, 18]
+    for small, size in ((VGG(11, 3, head="gap", width=0.25), 224), (VGG(11, 3, head="gap"), 32)):
+        use_winograd(small, size)
         assert _converted(small) == []
 
 

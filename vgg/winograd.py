@@ -16,7 +16,7 @@ PATCH = 6  # inputs a side that they are made from
 # Measured with AVX2, 2 cores: below these the copying costs more than the multiplications.
 LEAST_INPUTS = 128
 LEAST_OUTPUTS = 256
-LEAST_SIDE = 28
+LEAST_SIDE = 14
 CHUNK_BYTES = 16e6  # pictures at once so that their patches stay in the processor's cache
 
 # Y = A [(G w G^T) * (B x B^T)] A^T, with the points 0, ±1, ±2: ibid.
