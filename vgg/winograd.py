@@ -49,9 +49,9 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         outputs, inputs = conv.weight.shape[:2]
-        into = torch.tensor(_G)
-        weight = torch.einsum("pi,kcij,qj->pqck", into, conv.weight.detach(), into)
-        self.register_buffer("weight", weight.reshape(PATCH**2, inputs, outputs).contiguous())
+        into = torch.kron(torch.tensor(_G), torch.tensor(_G))  # (36, 9)
+        weight = into @ conv.weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
+        self.register_buffer("weight", weight.view(PATCH**2, inputs, outputs))
         self.register_buffer("bias", conv.bias.detach())
         self.register_buffer("into_patch", torch.kron(torch.tensor(_B), torch.tensor(_B)).float())
         self.register_buffer("out_of_patch", torch.kron(torch.tensor(_A), torch.tensor(_A)).float())
