@@ -31,6 +31,7 @@ def without_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_plain_one_learns_and_compiling_changes_nothing(
     without_code: None,
 ) -> None:

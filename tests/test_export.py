@@ -369,6 +369,7 @@ def test_a_wrong_mean_in_the_config_is_caught_too(tmp_path: Path, drawn: list[Pa
         prove(folder, drawn)
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_load_is_caught(tmp_path: Path, drawn: list[Path]) -> None:
     folder = tmp_path / "bundle"
     write_files(load_model("starter"), folder)
@@ -379,6 +380,7 @@ def test_a_file_that_does_not_load_is_caught(tmp_path: Path, drawn: list[Path]) 
         check_bundle(folder, predictor, drawn)
 
 
+@pytest.mark.slow
 def test_where_the_proof_fails_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +413,7 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 # The command line
 
 
+@pytest.mark.slow
 def test_the_command_asks_about_the_models_own_held_out_pictures_and_tells_no_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,7 @@ def test_the_weights_are_the_same_bit_for_bit_with_and_without_a_film(
     assert same_weights(tmp_path / "with", tmp_path / "without")
 
 
+@pytest.mark.slow
 def test_a_tuned_network_has_a_film_and_the_weights_that_it_has_without(
     trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_tuned_network_has_a_film_and_the_weights_that_it_has_without(
     assert same_weights(tmp_path / "with", tmp_path / "without")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plenty")
 def test_where_the_last_layer_alone_is_kept_no_film_of_the_other_network_stays(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

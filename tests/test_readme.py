@@ -45,6 +45,7 @@ def desk(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_example_for_gradio_client_runs(page: Server, desk: Path) -> None:
     code = example("gradio_client").replace(ADDRESS, page.url)
     assert page.url in code

@@ -100,6 +100,7 @@ def test_what_goes_on_falls_into_the_same_batches() -> None:
     assert [whole_batches(found, done, 2) for done in range(8)] == [0, 0, 0, 3, 3, 3, 6, 6]
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     draw_folder(pictures, count=40, size=40)

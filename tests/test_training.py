@@ -166,6 +166,7 @@ train(sys.argv[1], out=sys.argv[2], epochs=4, head="fc", mode="scratch", depth=1
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_weights_bit_for_bit(
     shapes: Path, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from gradio_client.exceptions import AppError
 
 from vgg.ui.jobs import NO_GPU_OF_ITS_OWN
 
+pytestmark = pytest.mark.slow
+
 SPACES = """
 import functools, multiprocessing, os, pickle, sys
 

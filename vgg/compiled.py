@@ -30,7 +30,7 @@ def compiled(
     C++ compiler) the model itself comes back, and the log says why.
     """
     fast = torch.compile(model, dynamic=False)
-    device = example.device.type
+    device, shape = example.device.type, example.shape
     kept = [buffer.clone() for buffer in model.buffers()]
     mixed = dtype != torch.float32
     try:
@@ -48,7 +48,7 @@ def compiled(
         model.zero_grad()
         for buffer, before in zip(model.buffers(), kept, strict=True):
             buffer.copy_(before)
-    return lambda x: fast(x) if x.shape == example.shape else model(x)
+    return lambda x: fast(x) if x.shape == shape else model(x)
 
 
 def _first_line(error: Exception) -> str:

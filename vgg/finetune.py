@@ -218,9 +218,9 @@ class _Tuning:
                 lock=run.lock,
                 optimizer=new_optimizer,
             )
-        except distributed.ProcessLostError:
+        except (distributed.ProcessLostError, TooLittleMemoryError):
             raise
-        except ValueError as error:  # stopped, exploded, or out of memory before an epoch was over
+        except ValueError as error:  # stopped or exploded before an epoch was over
             self._check_stop()
             run.say("warning", "tuning the trunk failed")
             raise _KeepProbe("the last layer alone is kept") from error

@@ -92,10 +92,10 @@ def fit(
     run.warn = on_warning or (lambda sentence: None)
     run.deadline, run.most = deadline, most
     left = deadline - time.monotonic() if deadline else 0.0
-    if run.device.type == "cuda" and distributed.any_of(left > TRAINING_SECONDS):
-        run.compile()
     if resume:
         run.restore(resume)
+    if run.device.type == "cuda" and distributed.any_of(left > TRAINING_SECONDS):
+        run.compile()
     while run.seen < run.shown and not run.ended:
         before = run.seen
         try:
@@ -352,6 +352,8 @@ class Fitting:
         self.lr *= CALMER
         self.model.load_state_dict(self.best or self.first)
         self.average.load_state_dict(self.best or self.first)
+        self.optimizer.zero_grad()
+        self.optimizer.state.clear()  # not in memory beside the new one's
         self.optimizer = self.new_optimizer(self.model, self.recipe, self.lr)
         self.warn(
             f"{error}: the training goes back to the best weights so far, "

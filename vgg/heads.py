@@ -15,7 +15,7 @@ FOLDS = 5
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # of the pull to 0, strongest first
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-5
-MUCH = 1e9  # products a step, below which a GPU spends its time on being asked
+MUCH = 1e8  # products a step, below which a GPU spends its time on being asked
 SCALE_FLOOR = 1e-6  # features that never change are not blown up
 
 

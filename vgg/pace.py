@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -37,8 +38,12 @@ def _seconds_a_step(
     """None where the device's memory is too small for so many pictures."""
     took: list[float] = []
     distributed.meet()
-    try:
+    step: Callable[[], None] | None = None
+    with suppress(torch.OutOfMemoryError):
         step = stepper(model, recipe, dtype, pictures)
+    if distributed.any_of(step is None):  # where it fails in one process, all must hear of it
+        return None
+    try:
         while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
             began = time.monotonic()
             step()
