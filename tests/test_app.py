@@ -158,6 +158,7 @@ def public_server(tmp_path_factory: pytest.TempPathFactory, own_models: Path) ->
         yield running
 
 
+@pytest.mark.slow
 def test_a_model_of_some_folder_is_named_without_its_path(
     public_server: Server, shapes: Path
 ) -> None:

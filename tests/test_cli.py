@@ -381,6 +381,7 @@ def test_a_hub_that_can_not_be_reached_is_said_within_8_seconds_with_the_ways_on
     assert f"{endpoint} can't be reached" in line
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_said_within_8_seconds_with_the_ways_on(
     shapes: Path, tmp_path: Path
 ) -> None:

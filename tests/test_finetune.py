@@ -239,6 +239,7 @@ def test_stages_learn_what_the_last_layer_alone_can_not(tmp_path: Path) -> None:
     assert result.accuracy == np.mean(right)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("last_stage_only")
 @pytest.mark.parametrize("head", ["gap", "stages"])
 def test_the_last_stage_alone_is_tuned_from_outputs_that_are_computed_once(
@@ -253,6 +254,7 @@ def test_the_last_stage_alone_is_tuned_from_outputs_that_are_computed_once(
     assert seen["done"] == seen["total"] == 240 + learned  # all, and mirror images to learn from
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("last_stage_only")
 def test_fully_connected_layers_stay_while_the_last_stage_learns(
     drawn: Path, tmp_path: Path
@@ -269,12 +271,14 @@ def test_fully_connected_layers_stay_while_the_last_stage_learns(
     assert torch.allclose(tuned.classifier[0].weight, model.classifier[0].weight, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_starter_can_be_tuned_too(drawn: Path, tmp_path: Path) -> None:
     result = tune(drawn, STARTER, tmp_path / "model", epochs=1)
     assert result.accuracy >= metrics_in(tmp_path / "model")["accuracy_probe"]
     assert load_model(tmp_path / "model").config.width == 0.25
 
 
+@pytest.mark.slow
 def test_the_probe_is_kept_where_tuning_made_it_worse(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +400,7 @@ def test_other_pictures_are_not_mistaken_for_those_before_the_break(
     assert [event["number"] for event in events_in(out, "epoch")] == [1, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_lock_is_free_between_batches(drawn: Path, trunk: Path, tmp_path: Path) -> None:
     held: list[bool] = []
 
@@ -425,6 +430,7 @@ def test_a_training_ends_about_when_its_time_is_over(
     assert result.seconds > 0.7 * 8 or "more would change little" in plan
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("last_stage_only")
 def test_with_a_budget_the_shelf_is_filled_while_the_features_are_computed(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -437,6 +443,7 @@ def test_with_a_budget_the_shelf_is_filled_while_the_features_are_computed(
     assert metrics_in(tmp_path / "model")["epochs_of_finetune"] == 2
 
 
+@pytest.mark.slow
 def test_auto_tunes_where_there_are_pictures_and_time_and_says_so(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

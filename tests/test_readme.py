@@ -59,6 +59,7 @@ def test_the_example_for_gradio_client_runs(page: Server, desk: Path) -> None:
     assert "'state':" in told.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.skipif(shutil.which("sh") is None, reason="there is no sh")
 def test_the_example_for_curl_runs(page: Server, desk: Path) -> None:

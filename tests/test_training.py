@@ -274,6 +274,7 @@ def test_a_new_model_is_named_as_its_pictures(tmp_path: Path) -> None:
 # The probe
 
 
+@pytest.mark.slow
 def test_the_second_training_of_a_folder_does_not_run_the_trunk(
     shapes: Path, trunk: Path, tmp_path: Path
 ) -> None:
