@@ -41,7 +41,7 @@ _DAMAGE = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # a compression that it does not know
     OverflowError,
     RuntimeError,
     ValueError,
