@@ -12,6 +12,7 @@ from test_training import SmallMemory, dark_and_bright, network, run_fit
 from torch import Tensor
 from torch.nn import functional as F
 
+from vgg import fitting
 from vgg.model import VGG
 from vgg.pace import seconds_per_picture
 from vgg.recipe import Recipe, TooLittleMemoryError, new_optimizer
@@ -30,6 +31,13 @@ class Forgetful(VGG):
             Forgetful.failed = weakref.ref(maps)
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return super().forward(x)
+
+
+def test_the_average_of_a_large_network_follows_in_epochs_of_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fitting, "MANY_WEIGHTS", 0)  # so that it looks at every fourth step
+    assert run_fit(network(), 12, Recipe(batch_size=32)).accuracy == 1  # two steps an epoch
 
 
 class NoMemory(VGG):

@@ -243,6 +243,8 @@ class Fitting:
                 batches += 1
                 if batches % CHECK_BATCHES == 0:
                     self._check(sums[0].item() / at)
+        if left := self.steps % self.every:
+            self._follow(left)
         loss, accuracy = (sums / max(1, at)).tolist()
         self._check(loss)
         return loss, accuracy
@@ -264,13 +266,17 @@ class Fitting:
         self._add_up(sums)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.steps += 1
+        if self.steps % self.every == 0:
+            self._follow(self.every)
+        return sums
+
+    def _follow(self, steps: int) -> None:
+        """Move the average by what so many steps changed."""
         done = self.seen / self.recipe.batch_size
         horizon = max(1.0, self.recipe.average * len(self.train) / self.recipe.batch_size)
         share = max(1 / horizon, 1 - (1 + done) / (FILL + done))
-        self.steps += 1
-        if self.steps % self.every == 0:
-            follow(self.average, self.model, 1 - (1 - share) ** self.every)
-        return sums
+        follow(self.average, self.model, 1 - (1 - share) ** steps)
 
     def _add_gradients(self, rows: Tensor, generator: torch.Generator, sums: Tensor) -> None:
         """Gradients and sums of this process's share of a batch."""
