@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vgg.checkpoints.loading import STARTER
 from vgg.cli import Parser, add_run_options, wait_politely
 from vgg.terminal import UsageError, one_line
-from vgg.weights import STARTER
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             choose_device(options.device)
         from vgg.ui.app import build, launch_options
-        from vgg.ui.store import Settings
+        from vgg.ui.server.model_store import Settings
 
         settings = Settings(
             model=options.model,
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             borrowed_gpu=ON_ZERO_GPU,
         )
         if ON_ZERO_GPU:
-            import vgg.ui.zero  # noqa: F401  its functions must be known before the launch
+            import vgg.ui.server.zerogpu  # noqa: F401  its functions must be known before the launch
         try:
             page = build(settings)
         except ValueError as error:

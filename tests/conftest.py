@@ -35,8 +35,8 @@ CHILD = """
 import contextlib, io, json, sys
 from vgg import load_model
 from vgg.cli import main
-from vgg.hub import push
-from vgg.space import deploy
+from vgg.export.hub import push
+from vgg.export.space import deploy
 
 def cli(*arguments):
     out, err = io.StringIO(), io.StringIO()
@@ -91,7 +91,7 @@ def _same_random_numbers() -> None:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the eight pictures that the page offers as examples: `star.png`, …"""
-    from vgg.ui.gallery import draw_examples
+    from vgg.ui.tabs.predict_input import draw_examples
 
     folder = tmp_path_factory.mktemp("shapes")
     draw_examples(folder)
@@ -101,9 +101,9 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder with two tiny models of our own, the newest of them called `pets`."""
-    from vgg.checkpoint import save_checkpoint
-    from vgg.model import VGG
-    from vgg.options import Preprocessing
+    from vgg.checkpoints.folder import save_checkpoint
+    from vgg.network.config import Preprocessing
+    from vgg.network.vgg import VGG
 
     weights = tmp_path_factory.mktemp("weights")
     for age, (name, classes) in enumerate(

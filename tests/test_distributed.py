@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from vgg import distributed
-from vgg.checkpoint import save_checkpoint
-from vgg.model import VGG
-from vgg.options import ModelConfig, Preprocessing
-from vgg.shapes import SHAPES, draw_folder
+from vgg.checkpoints.folder import save_checkpoint
+from vgg.data.shapes import SHAPES, draw_folder
+from vgg.network.config import ModelConfig, Preprocessing
+from vgg.network.vgg import VGG
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -29,10 +29,10 @@ TOGETHER = """
 import json, sys
 import torch
 from vgg import distributed
-from vgg.fitting import fit
-from vgg.model import VGG
-from vgg.options import ModelConfig, Preprocessing
-from vgg.recipe import Pictures, Recipe
+from vgg.training.loop import train_loop
+from vgg.network.vgg import VGG
+from vgg.network.config import ModelConfig, Preprocessing
+from vgg.training.recipe import Pictures, Recipe
 
 torch.set_num_threads(1)
 rank, world = distributed.rank(), distributed.world()
@@ -62,7 +62,7 @@ def learned(norm, **choices):
     model = VGG.from_config(config)
     sides = torch.arange(48), torch.arange(48, 61)
     epochs = []
-    fit(
+    train_loop(
         model, *(Pictures(pixels, targets, side) for side in sides), 3 * 48,
         Recipe(batch_size=7, warmup=0.0, **choices), seed=3,
         on_epoch=lambda epoch, state: epochs.append(epoch),
@@ -167,14 +167,14 @@ def test_without_torchrun_there_is_one_process_and_no_group(
     assert (distributed.rank(), distributed.world()) == (0, 1)
     with distributed.joined():
         assert not torch.distributed.is_initialized()
-        distributed.meet()
-        assert distributed.gathered("a") == ["a"]
-        assert distributed.from_first(lambda: 5) == 5
+        distributed.barrier()
+        assert distributed.all_gather("a") == ["a"]
+        assert distributed.run_on_rank_0(lambda: 5) == 5
         assert distributed.any_of(True)
         assert not distributed.any_of(False)
         assert list(distributed.in_chunks([1, 2, 3], 2, iter)) == [1, 2, 3]
         one = torch.ones(2)
-        distributed.add_up([one])
+        distributed.all_reduce_sum([one])
         distributed.average([one])
         distributed.same_as_first([one])
         assert one.tolist() == [1, 1]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Server, serving
 
-from vgg.shapes import draw_folder
+from vgg.data.shapes import draw_folder
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:7860"

@@ -7,29 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgg.evaluation import Evaluation, evaluate
-    from vgg.formats import ImageError
-    from vgg.gradcam import GradCAM
-    from vgg.images import read_image
-    from vgg.intake import scan_folder
-    from vgg.model import VGG
-    from vgg.predictor import Prediction, Predictor
-    from vgg.training import TrainResult, train
-    from vgg.weights import load_model
+    from vgg.checkpoints.loading import load_model
+    from vgg.data.folder import scan_folder
+    from vgg.data.formats import ImageError
+    from vgg.data.images import read_image
+    from vgg.inference.evaluation import Evaluation, evaluate
+    from vgg.inference.gradcam import GradCAM
+    from vgg.inference.predictor import Prediction, Predictor
+    from vgg.network.vgg import VGG
+    from vgg.training.trainer import TrainResult, train
 
 _HOMES = {
-    "Evaluation": "vgg.evaluation",
-    "GradCAM": "vgg.gradcam",
-    "ImageError": "vgg.formats",
-    "Prediction": "vgg.predictor",
-    "Predictor": "vgg.predictor",
-    "TrainResult": "vgg.training",
-    "VGG": "vgg.model",
-    "evaluate": "vgg.evaluation",
-    "load_model": "vgg.weights",
-    "read_image": "vgg.images",
-    "scan_folder": "vgg.intake",
-    "train": "vgg.training",
+    "Evaluation": "vgg.inference.evaluation",
+    "GradCAM": "vgg.inference.gradcam",
+    "ImageError": "vgg.data.formats",
+    "Prediction": "vgg.inference.predictor",
+    "Predictor": "vgg.inference.predictor",
+    "TrainResult": "vgg.training.trainer",
+    "VGG": "vgg.network.vgg",
+    "evaluate": "vgg.inference.evaluation",
+    "load_model": "vgg.checkpoints.loading",
+    "read_image": "vgg.data.images",
+    "scan_folder": "vgg.data.folder",
+    "train": "vgg.training.trainer",
 }
 
 __all__ = [

@@ -22,9 +22,10 @@ from vgg.commands import (
     run_shapes,
     run_train,
 )
-from vgg.options import DEFAULT_BUDGET, DEFAULT_MODEL, HEADS, MODES, PRECISIONS, TrainOptions
-from vgg.predicting import run_predict
+from vgg.network.config import HEADS, PRECISIONS
+from vgg.predict_command import run_predict
 from vgg.terminal import UsageError, one_line
+from vgg.training.options import DEFAULT_BUDGET, DEFAULT_MODEL, MODES, TrainOptions
 
 PROGRAM = "vgg"
 ENVIRONMENT_PREFIX = "VGG_STUDIO_"
@@ -184,13 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         if distributed.world() > 1 and options.run not in (run_predict, run_train):
             raise UsageError(f"{options.command} runs in one process: start it without torchrun")
-        with distributed.one_voice():
+        with distributed.stdout_of_rank_0():
             return options.run(options) or 0
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        which = f" (process {distributed.rank()})" if not distributed.is_first() else ""
+        which = f" (process {distributed.rank()})" if not distributed.is_rank_0() else ""
         print(f"{PROGRAM}{which}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vgg.options import TrainOptions
-from vgg.predicting import check_trained
 from vgg.terminal import UsageError, accuracy_sentence, describe_config, progress_line, told_events
+from vgg.training.options import TrainOptions
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -35,7 +34,7 @@ def run_train(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
     )
-    from vgg.training import train
+    from vgg.training.trainer import train
 
     with interruptible() as stopped, told_events() as tell:
         result = train(
@@ -79,11 +78,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    from vgg.evaluation import evaluate
-    from vgg.intake import scan_folder
-    from vgg.predictor import Predictor
-    from vgg.training import pictures_of
-    from vgg.weights import load_model
+    from vgg.checkpoints.loading import load_model
+    from vgg.data.folder import scan_folder
+    from vgg.inference.evaluation import evaluate
+    from vgg.inference.predictor import Predictor, check_trained
+    from vgg.training.trainer import pictures_of
 
     with pictures_of(options.folder) as (root, _):
         index = scan_folder(root, least=1)
@@ -111,7 +110,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from vgg.export import export_bundle
+    from vgg.export.bundle import export_bundle
 
     def tell(event: dict[str, Any]) -> None:
         print(event["message"], file=sys.stderr, flush=True)
@@ -131,7 +130,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_push(options: argparse.Namespace) -> int:
-    from vgg.hub import push
+    from vgg.export.hub import push
 
     def tell(event: dict[str, Any]) -> None:
         if event["kind"] == "send":
@@ -158,7 +157,7 @@ def own_token(options: argparse.Namespace) -> str | None:
 
 
 def run_deploy(options: argparse.Namespace) -> int:
-    from vgg.space import deploy
+    from vgg.export.space import deploy
 
     found = deploy(
         options.to,
@@ -182,7 +181,7 @@ def run_deploy(options: argparse.Namespace) -> int:
 
 
 def run_shapes(options: argparse.Namespace) -> int:
-    from vgg.shapes import draw_folder
+    from vgg.data.shapes import draw_folder
 
     with progress_line("drawn") as tell:
         draw_folder(
@@ -197,7 +196,7 @@ def run_shapes(options: argparse.Namespace) -> int:
 
 
 def run_benchmark(options: argparse.Namespace) -> int:
-    from vgg.bench import run_bench
+    from vgg.bench.suite import run_bench
 
     def tell(row: Any) -> None:
         print(f"{row.name}: {row.ratio:.2f} of {row.rival}", file=sys.stderr, flush=True)
@@ -210,7 +209,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    from vgg.weights import available_models, find_config
+    from vgg.checkpoints.loading import available_models, find_config
 
     if options.model:
         config = find_config(options.model, weights_dir=options.weights_dir)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PATIENCE = timedelta(seconds=90)  # with a process that does not answer: torch waits 30 minutes
+TIMEOUT = timedelta(seconds=90)  # with a process that does not answer: torch waits 30 minutes
 LOOK_EVERY = 0.02  # seconds
 
 
@@ -60,12 +60,12 @@ def local_world() -> int:
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
-def is_first() -> bool:
+def is_rank_0() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0
 
 
-def share(items: Sequence[Item]) -> Sequence[Item]:
+def shard(items: Sequence[Item]) -> Sequence[Item]:
     """Every n-th item, of n processes: the part of the work that is this one's."""
     return items if world() == 1 else items[rank() :: world()]
 
@@ -92,7 +92,7 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(local_rank())
     with _or_lost():
         # What is small goes over the CPU, the gradients between the GPUs.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         yield
         with _or_lost():
@@ -102,7 +102,7 @@ def joined() -> Iterator[None]:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def stdout_of_rank_0() -> Iterator[None]:
     """Only the first process writes to standard output; and torchrun's signal to end, which it
     sends when another process has ended, becomes a `ProcessLostError`."""
     if world() == 1 or threading.current_thread() is not threading.main_thread():
@@ -116,7 +116,7 @@ def one_voice() -> Iterator[None]:
     try:
         with (
             Path(os.devnull).open("w") as nothing,
-            redirect_stdout(sys.stdout if is_first() else nothing),
+            redirect_stdout(sys.stdout if is_rank_0() else nothing),
         ):
             yield
     finally:
@@ -134,7 +134,7 @@ def _or_lost() -> Iterator[None]:
 # Telling each other. All processes call these, in the same order.
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait for all others, however long their share of the work takes.
 
     One that has ended meanwhile does not let this one wait: torchrun then ends all.
@@ -152,7 +152,7 @@ def meet() -> None:
             time.sleep(LOOK_EVERY)
 
 
-def gathered(value: Result) -> list[Result]:
+def all_gather(value: Result) -> list[Result]:
     """The value of each process, in order, in every process."""
     if world() == 1:
         return [value]
@@ -164,7 +164,7 @@ def gathered(value: Result) -> list[Result]:
     return found
 
 
-def from_first(work: Callable[[], Result]) -> Result:
+def run_on_rank_0(work: Callable[[], Result]) -> Result:
     """What `work` gives in the first process, the only one that does it, in every process.
 
     A `ValueError` there is raised in all.
@@ -174,12 +174,12 @@ def from_first(work: Callable[[], Result]) -> Result:
     from torch import distributed
 
     answer: list[Any] = [None, None]
-    if is_first():
+    if is_rank_0():
         try:
             answer[0] = work()
         except ValueError as error:
             answer[1] = error
-    meet()  # the others wait as long as it takes
+    barrier()  # the others wait as long as it takes
     with _or_lost():
         distributed.broadcast_object_list(answer)
     if answer[1]:
@@ -194,20 +194,20 @@ def any_of(flag: bool) -> bool:
     import torch
 
     count = torch.tensor([float(flag)])
-    add_up([count])
+    all_reduce_sum([count])
     return bool(count.item())
 
 
 def check_same(value: object, what: str) -> None:
     """A `ValueError` where the processes do not all have the same value."""
-    if any(other != value for other in gathered(value)):
+    if any(other != value for other in all_gather(value)):
         raise ValueError(
             f"the processes do not see the same {what}: "
             "give every machine the same folder, models and options"
         )
 
 
-def add_up(tensors: "Sequence[Tensor]") -> None:
+def all_reduce_sum(tensors: "Sequence[Tensor]") -> None:
     """Put into each tensor, in place, its sum over all processes. All are on one device."""
     if world() == 1 or not tensors:
         return
@@ -227,17 +227,17 @@ def add_up(tensors: "Sequence[Tensor]") -> None:
 
 def average(tensors: "Sequence[Tensor]") -> None:
     """Put into each tensor, in place, its mean over all processes."""
-    add_up(tensors)
+    all_reduce_sum(tensors)
     for tensor in tensors if world() > 1 else ():
         tensor.div_(world())
 
 
 def same_as_first(tensors: "Sequence[Tensor]") -> None:
     """Put into each tensor, in place, what it is in the first process."""
-    if not is_first():
+    if not is_rank_0():
         for tensor in tensors:
             tensor.detach().zero_()
-    add_up(tensors)
+    all_reduce_sum(tensors)
 
 
 # Sharing a long list of work
@@ -255,9 +255,9 @@ def in_chunks(
         yield from work(items)
         return
     chunks = [items[at : at + size] for at in range(0, len(items), size)]
-    own = share(chunks)
+    own = shard(chunks)
     results = work([item for chunk in own for item in chunk])
     for turn in range(-(-len(chunks) // world())):
         done = list(islice(results, len(own[turn]))) if turn < len(own) else []
-        for part in gathered(done):
+        for part in all_gather(done):
             yield from part

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vgg.options import IMAGENET_NAMES
+from vgg.network.config import IMAGENET_NAMES
 
 HUB_PREFIX = "hf-hub:"
 REACH_SECONDS = 3.0  # a Hub that has not answered by then counts as unreachable

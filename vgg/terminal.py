@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from vgg.options import ModelConfig, count_macs, count_parameters, describe_count
+from vgg.network.config import ModelConfig
+from vgg.network.summary import count_macs, count_parameters, describe_count
 
 SKIPS_TOLD = 20  # skipped files that are named on a terminal
 COUNTED = {

@@ -1,1 +1,1 @@
-"""The web page. A tab a module; each mirrors the library module that it drives."""
+"""The page, built with Gradio; the only room that imports it."""

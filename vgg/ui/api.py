@@ -9,18 +9,18 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.images import ImageError
-from vgg.options import TrainOptions
+from vgg.data.images import ImageError
+from vgg.training.options import TrainOptions
 from vgg.ui import heatmap
-from vgg.ui.evaluate import measure
-from vgg.ui.how import PUBLIC_EPOCHS, PUBLIC_SECONDS
-from vgg.ui.jobs import NO_GPU_OF_ITS_OWN, Job, Jobs
-from vgg.ui.pictures import forget, from_zip, lend
-from vgg.ui.store import Store
-from vgg.ui.uploads import uploaded
+from vgg.ui.server.jobs import NO_GPU_OF_ITS_OWN, Job, Jobs
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.uploads import uploaded
+from vgg.ui.tabs.evaluate import measure
+from vgg.ui.tabs.train_options import PUBLIC_EPOCHS, PUBLIC_SECONDS
+from vgg.ui.tabs.train_pictures import forget, from_zip, lend
 
 
-def build(store: Store, jobs: Jobs) -> None:
+def build(store: ModelStore, jobs: Jobs) -> None:
     """Register the endpoints."""
 
     def predict(image: gr.FileData, model: str = "starter", top_k: int = 5) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def build(store: Store, jobs: Jobs) -> None:
         gr.api(endpoint, api_name=endpoint.__name__)
 
 
-def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, Any]:
+def predict_file(store: ModelStore, image: Any, model: str, top_k: int) -> dict[str, Any]:
     """One element of the command line's `predict` JSON."""
     path, shown = _file(image)
     row: dict[str, Any] = {"image": shown, "top": [], "error": None}
@@ -148,7 +148,7 @@ def predict_file(store: Store, image: Any, model: str, top_k: int) -> dict[str, 
     return {**row, "top": prediction.to_json()}
 
 
-def explain_file(store: Store, image: Any, model: str, class_name: str) -> dict[str, Any]:
+def explain_file(store: ModelStore, image: Any, model: str, class_name: str) -> dict[str, Any]:
     """The heat map of one class, its picture and its check."""
     path, shown = _file(image)
     row: dict[str, Any] = {
@@ -166,7 +166,7 @@ def explain_file(store: Store, image: Any, model: str, class_name: str) -> dict[
             raise ValueError(
                 f"the model has no class {class_name!r}; it has {', '.join(names[:20])}"
             )
-    from vgg.explanation import overlaid
+    from vgg.inference.heatmap import overlaid
 
     try:
         picture = predictor.read(path)
@@ -184,7 +184,7 @@ def explain_file(store: Store, image: Any, model: str, class_name: str) -> dict[
 
 
 def start_training(
-    store: Store,
+    store: ModelStore,
     jobs: Jobs,
     pictures: Any,
     model: str,
@@ -262,7 +262,7 @@ def job_state(jobs: Jobs, job: Job) -> dict[str, Any]:
     }
 
 
-def evaluate_zip(store: Store, pictures: Any, model: str) -> dict[str, Any]:
+def evaluate_zip(store: ModelStore, pictures: Any, model: str) -> dict[str, Any]:
     """The command line's `evaluate` JSON for an uploaded zip."""
     path, _ = _file(pictures)
     with _said():
@@ -275,7 +275,7 @@ def evaluate_zip(store: Store, pictures: Any, model: str) -> dict[str, Any]:
             forget(found)
 
 
-def _predictor(store: Store, model: str) -> Any:
+def _predictor(store: ModelStore, model: str) -> Any:
     config = store.config(store.choice_of(model))
     if not config.trained:
         raise ValueError(f"{model} has not been trained, so its answer would be a guess")

@@ -7,9 +7,10 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from vgg.ui import api, evaluate, inside, models, predict, sidebar, train
-from vgg.ui.jobs import Jobs
-from vgg.ui.store import Settings, Store
+from vgg.ui import api, sidebar
+from vgg.ui.server.jobs import Jobs
+from vgg.ui.server.model_store import ModelStore, Settings
+from vgg.ui.tabs import evaluate, inside, models, predict, train
 
 TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
@@ -20,7 +21,7 @@ QUEUE_SIZE = 64
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, ready to launch."""
-    store = Store(settings, visitor=visitor)
+    store = ModelStore(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
     with gr.Blocks(
@@ -69,7 +70,7 @@ def visitor() -> str | None:
     return None if request is None else request.session_hash or ""
 
 
-def device_line(store: Store) -> str:
+def device_line(store: ModelStore) -> str:
     """`NVIDIA H100 · bf16 · 3.1 of 80 GB`."""
     if not store.is_warm:
         return "<span>Getting ready …</span>"

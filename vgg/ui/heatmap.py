@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
-from vgg.ui.store import Store
+from vgg.ui.server.model_store import ModelStore
 
 if TYPE_CHECKING:
-    from vgg.explanation import Explanation
-    from vgg.gradcam import Truth
-    from vgg.predictor import Predictor
+    from vgg.inference.faithfulness import Faithfulness
+    from vgg.inference.heatmap import Explanation
+    from vgg.inference.predictor import Predictor
 
 
 def explain(
-    store: Store, predictor: "Predictor", image: Image.Image, class_index: int | None = None
+    store: ModelStore, predictor: "Predictor", image: Image.Image, class_index: int | None = None
 ) -> "Explanation":
     """The heat map of a class, by default of the most likely one, while the device is ours."""
-    from vgg.explanation import explain
+    from vgg.inference.heatmap import explain
 
     if store.settings.borrowed_gpu:
         return predictor.explain(image, class_index)
@@ -28,9 +28,9 @@ def explain(
         return explain(predictor, image, class_index)
 
 
-def check(store: Store, predictor: "Predictor", found: "Explanation") -> "Truth | None":
+def check(store: ModelStore, predictor: "Predictor", found: "Explanation") -> "Faithfulness | None":
     """The check of a heat map, while the device is ours; None where there is none to check."""
-    from vgg.explanation import check
+    from vgg.inference.heatmap import check
 
     with store.device_lock:
         return check(predictor, found)
@@ -38,8 +38,7 @@ def check(store: Store, predictor: "Predictor", found: "Explanation") -> "Truth 
 
 def show(image: Image.Image, explained: "Explanation") -> str:
     """Picture and map as HTML; the opacity is the browser's work."""
-    from vgg.explanation import shown_size
-    from vgg.overlay import colours, on_picture
+    from vgg.inference.heatmap import colours, on_picture, shown_size
 
     title = f"What speaks for <b>{escape(explained.name)}</b>"
     if explained.problem:
@@ -60,7 +59,7 @@ def show(image: Image.Image, explained: "Explanation") -> str:
 
 def legend_line() -> str:
     """What the colours mean, as HTML."""
-    from vgg.overlay import legend
+    from vgg.inference.heatmap import legend
 
     stops = ", ".join(f"{colour} {100 * at:.0f}%" for at, colour in legend())
     return (
@@ -69,7 +68,7 @@ def legend_line() -> str:
     )
 
 
-def show_truth(truth: "Truth | None") -> str:
+def show_truth(truth: "Faithfulness | None") -> str:
     """The check in a sentence."""
     if truth is None:
         return ""

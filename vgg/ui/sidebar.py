@@ -9,18 +9,17 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.options import (
-    DEPTHS,
-    HEADS,
-    IMAGENET_NAMES,
-    MAX_CLASSES,
-    ModelConfig,
-    count_macs,
-    count_parameters,
-    describe_count,
+from vgg.checkpoints.loading import STARTER
+from vgg.network.config import DEPTHS, HEADS, IMAGENET_NAMES, MAX_CLASSES, ModelConfig
+from vgg.network.summary import count_macs, count_parameters, describe_count
+from vgg.ui.server.model_store import (
+    IMAGENET,
+    NEW,
+    Choice,
+    ModelStore,
+    choice_from_inputs,
+    imagenet_choice,
 )
-from vgg.ui.store import IMAGENET, NEW, Choice, Store, choice_from_inputs, imagenet_choice
-from vgg.weights import STARTER
 
 NAMES_SHOWN = 12  # class names that stand open; more are folded
 UNTRAINED = "not trained yet"
@@ -43,7 +42,7 @@ class Sidebar:
     progress: list[gr.components.Component]  # what `bring` tells
 
 
-def entries(store: Store) -> list[tuple[str, str]]:
+def entries(store: ModelStore) -> list[tuple[str, str]]:
     """(label, value) of the Model list: starter, own models newest first, ImageNet, new."""
     names = [STARTER, *store.own_models()]
     if store.first_name not in names and store.first_name not in IMAGENET_NAMES:
@@ -91,7 +90,7 @@ def _names(config: ModelConfig) -> str:
     return f"<details class='names'{is_open}><summary>{title}</summary><p>{names}</p></details>"
 
 
-def headline(store: Store, choice: Choice) -> str:
+def headline(store: ModelStore, choice: Choice) -> str:
     """One line that names the model: `Starter · 8 shapes`."""
     try:
         config = store.config(choice)
@@ -105,7 +104,7 @@ def headline(store: Store, choice: Choice) -> str:
     return escape(text if config.trained else f"{text} · {UNTRAINED}")
 
 
-def on_model(store: Store, model: str, *rest: Any) -> list[Any]:
+def on_model(store: ModelStore, model: str, *rest: Any) -> list[Any]:
     """Another entry of the list: depth, batch norm and classes show what it is."""
     choice = _choice(model, *rest)
     if model == IMAGENET:
@@ -115,7 +114,7 @@ def on_model(store: Store, model: str, *rest: Any) -> list[Any]:
     return show(store, choice)
 
 
-def on_part(store: Store, *inputs: Any) -> list[Any]:
+def on_part(store: ModelStore, *inputs: Any) -> list[Any]:
     """Depth, batch norm, classes, width or head: a finished model can't change them, so another
     value means a new network. An ImageNet model has eight forms, and takes another class count."""
     choice = _choice(*inputs)
@@ -126,7 +125,7 @@ def on_part(store: Store, *inputs: Any) -> list[Any]:
     return show(store, choice)
 
 
-def choose(store: Store, name: str) -> list[Any]:
+def choose(store: ModelStore, name: str) -> list[Any]:
     """Updates that choose a model by its name, such as one that was just trained."""
     if not name:
         return [gr.skip()] * 9
@@ -138,7 +137,7 @@ def choose(store: Store, name: str) -> list[Any]:
     return [gr.Dropdown(listed, value=model), *rest]
 
 
-def show(store: Store, choice: Choice) -> list[Any]:
+def show(store: ModelStore, choice: Choice) -> list[Any]:
     """Updates for: model, depth, batch norm, classes, width, head, More, facts, headline."""
     is_new = choice.model == NEW
     try:
@@ -158,7 +157,7 @@ def show(store: Store, choice: Choice) -> list[Any]:
     ]
 
 
-def fetch(store: Store, downloads: "Downloads", *inputs: Any) -> Iterator[tuple[Any, Any]]:
+def fetch(store: ModelStore, downloads: "Downloads", *inputs: Any) -> Iterator[tuple[Any, Any]]:
     """Bring the chosen weights to this machine, telling how far; yields status and Stop button."""
     hidden = gr.Button(visible=False)
     try:
@@ -183,7 +182,7 @@ def fetch(store: Store, downloads: "Downloads", *inputs: Any) -> Iterator[tuple[
 class Downloads:
     """Downloads under way, one a model, shared by all visitors; they go on when a tab closes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ModelStore) -> None:
         self.store = store
         self._running: dict[str, Download] = {}
         self._lock = threading.Lock()
@@ -207,7 +206,7 @@ class Downloads:
 class Download(threading.Thread):
     """One download in its own thread; what it has to say is read by `wait`."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: ModelStore, name: str) -> None:
         super().__init__(name=f"download-{name}", daemon=True)
         self.store, self.model_name = store, name
         self.stopped = threading.Event()
@@ -243,7 +242,7 @@ class Download(threading.Thread):
         self._text = f"Downloading {self.model_name}: {percent} % ({megabytes})"
 
 
-def build(store: Store) -> Sidebar:
+def build(store: ModelStore) -> Sidebar:
     """Lay the sidebar out and wire it."""
     choice = store.choice_of(store.first_name)
     start = show(store, choice)
@@ -333,7 +332,7 @@ def _choice(*inputs: Any) -> Choice:
         raise gr.Error(str(error), title="This network can't be", print_exception=False) from error
 
 
-def _known_choice(store: Store, name: str) -> Choice:
+def _known_choice(store: ModelStore, name: str) -> Choice:
     """`Store.choice_of`; that a model has gone is said on the page."""
     try:
         return store.choice_of(name)

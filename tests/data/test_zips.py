@@ -1,0 +1,253 @@
+"""What a zip from anybody can do here: nothing but bring pictures into one new folder."""
+
+import io
+import stat
+import struct
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vgg.data.folder import scan_folder
+from vgg.data.zips import ZipLimits, open_zip
+
+
+def png(k: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (k * 37 % 256, k * 91 % 256, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PETS = {f"{name}/{k}.png": png(k) for name in ("cat", "dog") for k in range(2)}
+
+
+def packed(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> io.BytesIO:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return buffer
+
+
+def renamed(archive: io.BytesIO, old: str, new: str) -> io.BytesIO:
+    """A zip with one name replaced by another of the same length, which `zipfile` would mend."""
+    assert len(old.encode()) == len(new.encode())
+    return io.BytesIO(archive.getvalue().replace(old.encode(), new.encode()))
+
+
+def with_mode(name: str, mode: int, content: bytes) -> io.BytesIO:
+    buffer = packed(PETS)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        entry = zipfile.ZipInfo(name)
+        entry.create_system = 3  # Unix
+        entry.external_attr = mode << 16
+        archive.writestr(entry, content)
+    return buffer
+
+
+def assert_refused(archive: io.BytesIO, tmp_path: Path, words: str, **limits: float) -> None:
+    with pytest.raises(ValueError, match=words):
+        open_zip(archive, tmp_path / "new", limits=ZipLimits(**limits))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zip_of_class_folders_is_ready_to_scan(tmp_path: Path) -> None:
+    archive = packed({f"my pets/{name}": content for name, content in PETS.items()})
+    (tmp_path / "pets.zip").write_bytes(archive.getvalue())
+    folder, skipped = open_zip(tmp_path / "pets.zip", tmp_path / "new")
+    assert folder == tmp_path / "new"
+    assert skipped == ()
+    assert scan_folder(folder).counts == {"cat": 2, "dog": 2}
+    assert (folder / "my pets" / "cat" / "1.png").read_bytes() == png(1)
+    assert {path.name for path in tmp_path.iterdir()} == {"pets.zip", "new"}
+
+
+def test_only_pictures_are_written_and_the_rest_is_named(tmp_path: Path) -> None:
+    others = {"run.sh": b"#!", "cat/.a.png": png(), "__MACOSX/cat/0.png": png(), "inner.zip": b"P"}
+    folder, skipped = open_zip(packed(PETS | others | {"owl/": b""}), tmp_path / "new")
+    assert {entry.file for entry in skipped} == others.keys()
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert written == PETS.keys()
+    assert (folder / "owl").is_dir()  # so that the scan says that this class is empty
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "cat/../../evil.png", "cat/..", "..\\evil.png"])
+def test_a_name_that_leads_out_refuses_the_whole_zip(tmp_path: Path, name: str) -> None:
+    assert_refused(packed(PETS | {name: png()}), tmp_path, "leads out of it")
+
+
+@pytest.mark.parametrize("name", ["/etc/evil.png", "C:/evil.png", "c:evil.png", "\\\\host\\a.png"])
+def test_an_absolute_name_refuses_the_whole_zip(tmp_path: Path, name: str) -> None:
+    assert_refused(packed(PETS | {name: png()}), tmp_path, "leads out of it")
+
+
+def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
+    archive = renamed(packed(PETS | {"cat/a.png_.txt": png()}), "a.png_.txt", "a.png\0.txt")
+    assert_refused(archive, tmp_path, "leads out of it")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_devices_refuse_the_whole_zip(tmp_path: Path, kind: int) -> None:
+    assert_refused(with_mode("cat/9.png", kind | 0o777, b"/etc/passwd"), tmp_path, "a link")
+
+
+def test_ordinary_unix_modes_are_fine(tmp_path: Path) -> None:
+    folder, skipped = open_zip(with_mode("cat/9.png", stat.S_IFREG | 0o644, png(9)), tmp_path / "a")
+    assert (folder / "cat" / "9.png").exists()
+    assert not skipped
+
+
+def test_a_hundred_megabytes_of_zeros_are_refused(tmp_path: Path) -> None:
+    archive = packed(PETS | {"cat/zeros.png": bytes(100_000_000)})
+    assert len(archive.getvalue()) < 110_000
+    assert_refused(archive, tmp_path, "more than 10 MB when unpacked")
+
+
+def test_bytes_are_counted_whatever_the_header_says(tmp_path: Path) -> None:
+    archive = packed(PETS | {"cat/big.png": bytes(20_000_000)}).getvalue()
+    size = struct.pack("<I", 20_000_000)
+    assert archive.count(size) == 2
+    folder, skipped = open_zip(
+        io.BytesIO(archive.replace(size, struct.pack("<I", 500))), tmp_path / "new"
+    )
+    assert [(entry.file, entry.reason) for entry in skipped] == [
+        ("cat/big.png", "is damaged in the zip")
+    ]
+    assert not (folder / "cat" / "big.png").exists()
+
+
+def test_one_huge_picture_is_skipped(tmp_path: Path) -> None:
+    archive = packed(PETS | {"cat/big.png": bytes(3_000_000)}, zipfile.ZIP_STORED)
+    folder, skipped = open_zip(
+        archive, tmp_path / "new", limits=ZipLimits(max_file_bytes=2 * 1024**2)
+    )
+    assert [(entry.file, entry.reason) for entry in skipped] == [
+        ("cat/big.png", "is larger than 2 MB")
+    ]
+    assert not (folder / "cat" / "big.png").exists()
+
+
+def test_too_many_bytes_in_all_are_refused(tmp_path: Path) -> None:
+    entries = {f"cat/{k}.png": bytes(1_000_000) for k in range(5)}
+    assert_refused(packed(entries, zipfile.ZIP_STORED), tmp_path, "4 MB", max_bytes=4_000_000)
+
+
+def test_ten_thousand_tiny_files_are_refused_where_the_limit_is_lower(tmp_path: Path) -> None:
+    archive = packed({f"{k % 7}/{k}.png": b"" for k in range(10_000)}, zipfile.ZIP_STORED)
+    assert_refused(archive, tmp_path, "more than 2000 files", max_entries=2000)
+
+
+def test_many_tiny_files_are_fine(tmp_path: Path) -> None:
+    tiny = png()
+    archive = packed({f"{k % 7}/{k}.png": tiny for k in range(1000)}, zipfile.ZIP_STORED)
+    folder, skipped = open_zip(archive, tmp_path / "new")
+    assert not skipped
+    assert sum(1 for _ in folder.rglob("*.png")) == 1000
+
+
+def test_a_directory_far_too_long_is_not_even_read(tmp_path: Path) -> None:
+    archive = packed({f"{k:0100}.txt": b"" for k in range(20_000)}, zipfile.ZIP_STORED)
+    assert_refused(archive, tmp_path, "too many files", max_entries=100)
+
+
+def test_folders_in_folders_have_an_end(tmp_path: Path) -> None:
+    assert_refused(packed({"a/" * 30 + "0.png": png()}), tmp_path, "more than 16 folders")
+
+
+def test_a_locked_zip_is_refused(tmp_path: Path) -> None:
+    archive = bytearray(packed(PETS).getvalue())
+    for magic, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        archive[archive.index(magic) + offset] |= 1
+    assert_refused(io.BytesIO(archive), tmp_path, "password")
+
+
+def test_rare_packing_is_refused(tmp_path: Path) -> None:
+    assert_refused(packed(PETS, zipfile.ZIP_LZMA), tmp_path, "ordinary zip")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 300, -30, -1])
+def test_a_part_of_a_zip_is_refused(tmp_path: Path, kept: int) -> None:
+    archive = packed(PETS).getvalue()[:kept]
+    assert_refused(io.BytesIO(archive), tmp_path, "is no zip, or a part of it is missing")
+
+
+def test_damaged_directories_end_in_a_sentence(tmp_path: Path) -> None:
+    whole = packed(PETS).getvalue()
+    start = whole.index(b"PK\1\2")
+    for position in range(start, len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        with suppress(ValueError):  # any other error is ours
+            open_zip(io.BytesIO(damaged), tmp_path / str(position))
+    assert not list(tmp_path.glob(".*"))
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".png"}
+
+
+def test_a_damaged_picture_is_skipped(tmp_path: Path) -> None:
+    archive = packed(PETS, zipfile.ZIP_STORED).getvalue()
+    damaged = archive.replace(png(1), png(1)[:-1] + b"?", 1)
+    folder, skipped = open_zip(io.BytesIO(damaged), tmp_path / "new")
+    assert [(entry.file, entry.reason) for entry in skipped] == [
+        ("cat/1.png", "is damaged in the zip")
+    ]
+    assert not (folder / "cat" / "1.png").exists()
+
+
+def test_the_second_of_two_equal_names_is_skipped(tmp_path: Path) -> None:
+    archive = renamed(packed(PETS | {"cat/x.png": png(5)}), "cat/x.png", "cat/0.png")
+    folder, (skipped,) = open_zip(archive, tmp_path / "new")
+    assert (skipped.file, skipped.reason) == (
+        "cat/0.png",
+        "has the name of another file in the zip",
+    )
+    assert (folder / "cat" / "0.png").read_bytes() == png(0)
+
+
+def test_a_file_where_a_folder_is_needed_is_skipped(tmp_path: Path) -> None:
+    archive = packed({"cat.png": png(), "cat.png/1.png": png(1)} | PETS)
+    _, (skipped,) = open_zip(archive, tmp_path / "new")
+    assert skipped.file == "cat.png/1.png"
+
+
+@pytest.mark.parametrize("name", ["カタツムリ", "Übergröße", 'the "best" one', "n" * 200])
+def test_names_come_out_as_they_went_in(tmp_path: Path, name: str) -> None:
+    if sys.platform == "win32" and '"' in name:
+        pytest.skip("Windows has no such name")
+    folder, skipped = open_zip(packed(PETS | {f"{name}/{name}.png": png()}), tmp_path / "new")
+    assert not skipped
+    assert (folder / name / f"{name}.png").is_file()
+
+
+def test_utf_8_names_without_the_flag_are_read_as_utf_8(tmp_path: Path) -> None:
+    archive = renamed(packed(PETS | {"cat/4444.png": png()}), "cat/4444.png", "cat/éé.png")
+    folder, _ = open_zip(archive, tmp_path / "new")
+    assert (folder / "cat" / "éé.png").is_file()
+
+
+def test_backslashes_part_folders(tmp_path: Path) -> None:
+    archive = renamed(packed(PETS | {"owl/7.png": png()}), "owl/7.png", "owl\\7.png")
+    folder, _ = open_zip(archive, tmp_path / "new")
+    assert (folder / "owl" / "7.png").is_file()
+
+
+def test_a_name_too_long_for_the_disk_is_skipped(tmp_path: Path) -> None:
+    _, (skipped,) = open_zip(packed(PETS | {"cat/" + "n" * 300 + ".png": png()}), tmp_path / "new")
+    assert "shorten" in skipped.reason
+
+
+def test_a_zip_without_pictures_is_refused(tmp_path: Path) -> None:
+    assert_refused(packed({"notes.txt": b"nothing", "cat/": b""}), tmp_path, "holds no pictures")
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        open_zip(packed(PETS), tmp_path)
+    with pytest.raises(ValueError, match="can't be unpacked here"):
+        open_zip(packed(PETS), tmp_path / "mine.txt" / "new")
+    with pytest.raises(ValueError, match=r"'gone.zip' can't be unpacked here: No such file"):
+        open_zip(tmp_path / "gone.zip", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

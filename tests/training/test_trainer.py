@@ -1,0 +1,606 @@
+"""Facts about training: it learns, repeats itself bit for bit, survives a kill, and is honest."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+
+from vgg.checkpoints.folder import save_checkpoint
+from vgg.checkpoints.loading import load_model
+from vgg.data.augment import augment
+from vgg.data.shapes import SHAPES, draw_folder
+from vgg.data.split import folds, group, scan_folder
+from vgg.inference.predictor import Predictor
+from vgg.network.config import ModelConfig, Preprocessing
+from vgg.network.summary import count_macs
+from vgg.network.vgg import VGG
+from vgg.training.features import Trunk, extract
+from vgg.training.logistic import fit_head
+from vgg.training.loop import train_loop
+from vgg.training.options import TrainOptions
+from vgg.training.probe import in_turns
+from vgg.training.probe import preprocessing_of as trunk_preprocessing
+from vgg.training.recipe import Epoch, Fitted, Pictures, Recipe, learning_rate
+from vgg.training.run import Run
+from vgg.training.scratch import (
+    affordable,
+    choose_network,
+    narrowest,
+    preprocessing_of,
+    suitable_size,
+)
+from vgg.training.trainer import TrainResult, default_out, train
+
+TINY: dict[str, Any] = {"mode": "scratch", "depth": 11, "width": 0.06, "image_size": 32}
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VGG_STUDIO_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "shapes"
+    draw_folder(folder, count=10, size=40)
+    return folder
+
+
+@pytest.fixture
+def shapes(drawn: Path, tmp_path: Path) -> Path:
+    """80 pictures of 8 classes, to be changed at will."""
+    return Path(shutil.copytree(drawn, tmp_path / "shapes"))
+
+
+@pytest.fixture
+def trunk(tmp_path: Path) -> Path:
+    """A checkpoint of a network that never learned, good enough as a frozen trunk."""
+    torch.manual_seed(0)
+    model = VGG(11, 0, width=0.06, head="gap")
+    model(torch.randn(16, 3, 32, 32))  # gives the batch norms something to go by
+    model.config = type(model.config)(
+        "vgg11_bn", 0, "gap", 0.06, pretrained_cfg=Preprocessing(input_size=(3, 32, 32))
+    )
+    return save_checkpoint(model.eval(), tmp_path / "trunk")
+
+
+def weights_in(folder: Path) -> State:
+    return load_model(folder).state_dict()
+
+
+def same(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def events_in(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+# The whole way, from scratch
+
+
+def test_a_training_leaves_a_model_that_predicts_and_what_was_measured(
+    shapes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    seen: list[dict[str, Any]] = []
+    result = train(shapes, out=out, epochs=2, on_event=seen.append, **TINY)
+    assert {path.name for path in out.iterdir()} - {"film"} == {  # there is one if time allows
+        *("model.safetensors", "config.json", "metrics.json", "events.jsonl"),
+        *("split.json", "held_out"),
+    }
+    model = load_model(out)
+    assert model.config.label_names == SHAPES == result.classes
+    assert model.config.trained
+    picture = shapes / "star" / "0000.png"
+    assert len(Predictor(model, "cpu").predict(picture, top_k=3)[0].probs) == 3
+
+    split = json.loads((out / "split.json").read_text())
+    assert not set(split["train"]) & set(split["held_out"])
+    assert len(split["train"]) + len(split["held_out"]) == 80 == result.images
+    assert len(split["held_out"]) == result.held_out
+
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["accuracy"] == result.accuracy
+    assert {row["image"] for row in metrics["evaluation"]["pictures"]} == set(split["held_out"])
+    for name, copy in metrics["copies"].items():
+        assert copy.split("/")[1] == name.split("/")[0]
+        with Image.open(out / copy) as image:
+            assert min(image.size) <= 256
+
+    assert events_in(out) == json.loads(json.dumps(seen))
+    kinds = [event["kind"] for event in seen]
+    assert kinds[:2] == ["start", "scan"]
+    assert kinds.count("epoch") == 2
+    assert kinds[-1] == "done"
+    assert TrainResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_the_accuracy_is_that_of_the_model_in_the_folder(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    result = train(shapes, out=out, epochs=3, **TINY)
+    split = json.loads((out / "split.json").read_text())
+    predictor = Predictor(load_model(out), "cpu")
+    answers = predictor.predict([shapes / name for name in split["held_out"]], top_k=1)
+    right = [
+        a.class_names[0] == n.split("/")[0] for a, n in zip(answers, split["held_out"], strict=True)
+    ]
+    assert result.accuracy == np.mean(right)
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(shapes: Path, tmp_path: Path) -> None:
+    outs = []
+    for number, seed in enumerate((1, 1, 2)):
+        out = tmp_path / f"model {number}"
+        torch.manual_seed(number)  # what others draw makes no difference
+        train(shapes, out=out, epochs=2, seed=seed, **TINY)
+        outs.append(weights_in(out))
+    assert same(outs[0], outs[1])
+    assert not same(outs[0], outs[2])
+
+
+KILLED = """
+import os, signal, sys
+from vgg.training.trainer import train
+
+def on_event(event):
+    if event["kind"] == "epoch" and event["number"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(sys.argv[1], out=sys.argv[2], epochs=4, head="fc", mode="scratch", depth=11, width=0.06,
+      image_size=32, on_event=on_event)
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_same_weights_bit_for_bit(
+    shapes: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(shapes), str(killed)]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (killed / "model.safetensors").exists()
+    with (killed / "events.jsonl").open("a") as file:
+        file.write('{"kind": "epo')  # as a kill in the middle of a line leaves it
+    resumed = train(shapes, out=killed, epochs=4, head="fc", resume=True, **TINY)
+    numbers = [event["number"] for event in events_in(killed) if event["kind"] == "epoch"]
+    assert numbers in ([1, 2, 3, 4], [1, 2, 2, 3, 4])  # the last epoch may not have been saved
+    plain = train(shapes, out=whole, epochs=4, head="fc", **TINY)
+    assert same(weights_in(whole), weights_in(killed))
+    assert resumed.accuracy == plain.accuracy
+    assert not (killed / "state.pt").exists()
+
+
+def test_stop_keeps_the_best_model_so_far(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    epochs: list[dict[str, Any]] = []
+    result = train(
+        shapes,
+        out=out,
+        epochs=50,
+        on_event=lambda event: epochs.append(event) if event["kind"] == "epoch" else None,
+        should_stop=lambda: len(epochs) >= 3,
+        **TINY,
+    )
+    assert result.stopped
+    assert len(epochs) == 3
+    assert result.accuracy == pytest.approx(max(epoch["held_out"] for epoch in epochs))
+    assert load_model(out).config.trained
+
+
+def test_stop_before_anything_was_learned_leaves_no_model(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="before anything was learned"):
+        train(shapes, out=tmp_path / "model", epochs=5, should_stop=lambda: True, **TINY)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_holds_something_is_refused(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="--resume"):
+        train(shapes, out=tmp_path / "model", epochs=1, **TINY)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["mine.txt"]
+
+
+def test_resuming_what_is_finished_changes_nothing(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    first = train(shapes, out=out, epochs=1, **TINY)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(shapes, out=out, epochs=1, resume=True, **TINY) == first
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="epochs 1, not 2"):
+        train(shapes, out=out, epochs=2, resume=True, **TINY)
+
+
+def test_bad_folders_leave_nothing_behind(shapes: Path, tmp_path: Path) -> None:
+    for name in SHAPES[1:]:
+        shutil.rmtree(shapes / name)
+    with pytest.raises(ValueError, match="at least 2"):
+        train(shapes, out=tmp_path / "model", epochs=1, **TINY)
+    assert not (tmp_path / "model").exists()
+
+
+def test_damaged_pictures_are_skipped_with_their_reason(shapes: Path, tmp_path: Path) -> None:
+    damaged = shapes / "star" / "0003.png"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    result = train(shapes, out=tmp_path / "model", epochs=1, **TINY)
+    assert [entry.file for entry in result.skipped] == ["star/0003.png"]
+    assert result.images == 79
+
+
+def test_pictures_that_go_away_while_it_trains_are_skipped(shapes: Path, tmp_path: Path) -> None:
+    def on_event(event: dict[str, Any]) -> None:
+        if event["kind"] == "scan":
+            (shapes / "heart" / "0001.png").unlink()
+
+    result = train(shapes, out=tmp_path / "model", epochs=1, on_event=on_event, **TINY)
+    assert [entry.file for entry in result.skipped] == ["heart/0001.png"]
+
+
+def test_a_zip_is_trained_on_like_the_folder_in_it(shapes: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "shapes.zip", "w") as packed:
+        for file in sorted(shapes.rglob("*.png")):
+            packed.write(file, file.relative_to(tmp_path))
+    result = train(tmp_path / "shapes.zip", epochs=1, **TINY)
+    assert result.images == 80
+    assert Path(result.out).name == "shapes"
+
+
+def test_a_new_model_is_named_as_its_pictures(tmp_path: Path) -> None:
+    home = tmp_path / "weights"
+    assert default_out(tmp_path / "birds" / "train", home) == home / "birds"
+    (home / "birds").mkdir(parents=True)
+    (home / "birds" / "config.json").write_text("{}")
+    assert default_out(tmp_path / "birds", home) == home / "birds-2"
+    assert default_out(tmp_path / "birds", home, resume=True) == home / "birds"
+    assert default_out(tmp_path / "vgg16", home) == home / "vgg16-2"
+
+
+# The probe
+
+
+@pytest.mark.slow
+def test_the_second_training_of_a_folder_does_not_run_the_trunk(
+    shapes: Path, trunk: Path, tmp_path: Path
+) -> None:
+    runs, weights = [], []
+    for number in range(2):
+        out = tmp_path / f"model {number}"
+        train(shapes, out=out, model=str(trunk), mode="probe")
+        runs.append(json.loads((out / "metrics.json").read_text())["trunk_runs"])
+        weights.append(weights_in(out))
+    assert runs == [80, 0]
+    assert same(*weights)
+
+
+def test_a_probe_leaves_the_trunk_as_it_was_and_beats_guessing(
+    shapes: Path, trunk: Path, tmp_path: Path
+) -> None:
+    result = train(shapes, out=tmp_path / "model", model=str(trunk), mode="auto")
+    assert result.mode == "probe"
+    model = load_model(tmp_path / "model")
+    assert model.config.head == "stages"
+    assert model.config.pretrained_cfg.crop_mode == "border"
+    assert model.config.temperature == result.temperature
+    before = load_model(trunk)
+    assert same(model.features.state_dict(), before.features.state_dict())
+    split = json.loads((tmp_path / "model" / "split.json").read_text())
+    answers = Predictor(model, "cpu").predict([shapes / n for n in split["train"]], top_k=1)
+    right = [
+        a.class_names[0] == n.split("/")[0] for a, n in zip(answers, split["train"], strict=True)
+    ]
+    assert np.mean(right) > 0.5
+
+
+def test_a_probe_that_is_stopped_learns_from_what_it_has_seen(
+    shapes: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def stop_after(count: int) -> Callable[[], bool]:
+        calls = iter(range(10_000))
+        return lambda: next(calls) >= 80 + count  # it is asked for each file that is read first
+
+    result = train(
+        shapes,
+        out=tmp_path / "model",
+        model=str(trunk),
+        mode="probe",
+        should_stop=stop_after(40),
+    )
+    assert result.stopped
+    assert 16 <= result.images < 80
+    assert any("was stopped" in note for note in result.notes)
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "another cache"))
+    with pytest.raises(ValueError, match="nothing was learned"):
+        train(shapes, out=tmp_path / "x", model=str(trunk), should_stop=stop_after(2))
+
+
+def test_a_trunk_with_damaged_weights_is_refused(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    state = load_file(trunk / "model.safetensors")
+    state["features.0.bias"].fill_(torch.nan)
+    save_file(state, trunk / "model.safetensors")
+    with pytest.raises(ValueError, match="weights"):
+        train(shapes, out=tmp_path / "model", model=str(trunk), mode="probe")
+    assert not (tmp_path / "model").exists()
+
+
+def test_without_weights_it_says_so_and_trains_from_scratch(shapes: Path, tmp_path: Path) -> None:
+    result = train(shapes, out=tmp_path / "model", epochs=1, image_size=32)
+    assert result.mode == "scratch"
+    assert any("vgg16_bn can't be had" in note for note in result.notes)
+    with pytest.raises(ValueError, match="not on this machine"):
+        train(shapes, out=tmp_path / "other", epochs=1, mode="probe")
+
+
+def test_pictures_are_taken_from_each_class_in_turn() -> None:
+    labels = [0] * 50 + [1] * 5 + [2] * 20
+    order = in_turns(labels, seed=0)
+    assert sorted(order) == list(range(75))
+    assert sorted(labels[number] for number in order[:15]) == [0] * 5 + [1] * 5 + [2] * 5
+    assert order != in_turns(labels, seed=1)
+
+
+# The last layer
+
+
+def blobs(counts: tuple[int, ...], width: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, width) around one centre a class, so many of each, and the classes (N,)."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(len(counts)), counts)
+    centres = rng.normal(size=(len(counts), width))
+    return (centres[targets] + 1.2 * rng.normal(size=(len(targets), width))), targets
+
+
+@pytest.mark.parametrize("width", [20, 400])
+def test_the_layer_is_scikit_learns_logistic_regression(width: int) -> None:
+    x, y = blobs((60, 60, 60), width)
+    head = fit_head(x, y, np.arange(len(y)), 3)
+    scale = np.sqrt(np.mean((x - x.mean(0)) ** 2))
+    reference = LogisticRegression(C=1 / (head.strength * len(y)), max_iter=5000, tol=1e-8)
+    reference.fit((x - x.mean(0)) / scale, y)
+    ours = torch.softmax(torch.from_numpy(x).float() @ head.weight.T + head.bias, dim=1)
+    theirs = reference.predict_proba((x - x.mean(0)) / scale)
+    assert np.allclose(ours.numpy(), theirs, atol=2e-3)
+
+
+def test_a_rare_class_is_found_too() -> None:
+    x, y = blobs((300, 12))
+    head = fit_head(x, y, np.arange(len(y)), 2)
+    found = head.logits.argmax(1)[y == 1] == 1
+    plain = LogisticRegression(C=0.01).fit(x, y)
+    assert found.mean() > (plain.predict(x)[y == 1] == 1).mean()
+    assert found.mean() > 0.5
+
+
+def test_copies_of_a_picture_do_not_choose_the_regularisation() -> None:
+    rng = np.random.default_rng(0)
+    noise, y = rng.normal(size=(60, 50)), np.arange(60) % 2
+    x, y, groups = np.tile(noise, (3, 1)), np.tile(y, 3), np.tile(np.arange(60), 3)
+    honest = fit_head(x, y, groups, 2)
+    fooled = fit_head(x, y, np.arange(180), 2)
+    assert (fooled.logits.argmax(1) == y).mean() > 0.95  # it has seen each picture before
+    assert (honest.logits.argmax(1) == y).mean() < 0.7
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not os.environ.get("VGG_STUDIO_REAL"), reason="needs VGG_STUDIO_REAL")
+def test_of_drawings_that_no_layer_has_seen_at_least_87_in_100_are_right() -> None:
+    """416 drawings of 7 classes: five folds hold each of them out once."""
+    real = Path(os.environ["VGG_STUDIO_REAL"])
+    index, model = scan_folder(real / "tux"), load_model(real / "vgg16-oxford")
+    trunk = Trunk(model, "stages", trunk_preprocessing(model, None), device=torch.device("cpu"))
+    files = [sample.path for sample in index.samples]
+    seen = list(extract(trunk, files, with_fingerprint=[True] * len(files)))
+    features = np.stack([item.features for item in seen]).astype(np.float32)
+    prints = np.array([item.load_picture.fingerprint for item in seen])
+    groups, answers = group(prints, features), np.zeros(len(files), int)
+    for learned, measured in folds(index.labels, groups, seed=0):
+        head = fit_head(features[learned], index.labels[learned], groups[learned], 7)
+        logits = torch.from_numpy(features[measured]) @ head.weight.T + head.bias
+        answers[measured] = logits.argmax(1).numpy()
+    assert len(files) == 416
+    assert (answers == index.labels).mean() >= 0.87
+
+
+# The loop
+
+
+def network(*, batch_norm: bool = True, kind: type[VGG] = VGG) -> VGG:
+    torch.manual_seed(0)
+    model = kind(11, 2, width=0.06, head="gap", batch_norm=batch_norm)
+    model.config = type(model.config)(
+        model.config.architecture,
+        2,
+        "gap",
+        0.06,
+        pretrained_cfg=Preprocessing(input_size=(3, 32, 32)),
+    )
+    return model
+
+
+def dark_and_bright(count: int = 64) -> Pictures:
+    targets = torch.arange(count) % 2
+    noise = torch.randint(0, 60, (count, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    pixels = (noise + 150 * targets.view(-1, 1, 1, 1)).to(torch.uint8)
+    return Pictures(pixels, targets, torch.arange(count))
+
+
+def run_fit(model: VGG, epochs: int, recipe: Recipe | None = None, **more: Any) -> Fitted:
+    pictures = dark_and_bright()
+    return train_loop(model, pictures, pictures, epochs * len(pictures), recipe, **more)
+
+
+def test_it_learns_what_is_easy() -> None:
+    assert run_fit(network(), 6, Recipe(batch_size=16)).accuracy == 1
+
+
+def test_the_learning_rate_rises_then_falls_to_almost_nothing() -> None:
+    rates = [learning_rate(progress, 0.2) for progress in np.linspace(0, 1, 101)]
+    assert np.argmax(rates) == 20
+    assert max(rates) == pytest.approx(1)
+    assert rates == sorted(rates[:21]) + sorted(rates[21:], reverse=True)
+    assert 0 < rates[0] <= 0.001
+    assert 0 < rates[-1] <= 0.001
+
+
+def test_a_loss_that_explodes_is_noticed_and_explained() -> None:
+    told: list[str] = []
+    model = network(batch_norm=False)
+    first = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="its loss exploded"):
+        run_fit(model, 4, Recipe(lr=1e8, batch_size=16), on_warning=told.append)
+    assert "learning rate" in told[0]
+    assert first.keys() == model.state_dict().keys()
+
+
+def test_after_the_loss_exploded_the_best_so_far_is_kept() -> None:
+    model, told = network(), []
+
+    def poison(epoch: Epoch, state: Callable[[], Any]) -> None:
+        if epoch.number == 3:
+            with torch.no_grad():
+                model.features[0].weight.fill_(torch.nan)
+
+    fitted = run_fit(model, 8, Recipe(batch_size=16), on_epoch=poison, on_warning=told.append)
+    assert len(told) == 1
+    assert "no number" in told[0]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert fitted.accuracy == 1
+
+
+class SmallMemory(VGG):
+    """Holds 10 pictures at once."""
+
+    largest = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        if self.training:
+            SmallMemory.largest = max(SmallMemory.largest, len(x))
+        return super().forward(x)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    told: list[str] = []
+    fitted = run_fit(network(kind=SmallMemory), 3, Recipe(batch_size=32), on_warning=told.append)
+    assert fitted.epochs == 3
+    assert SmallMemory.largest == 8
+    assert [sentence.split()[-4] for sentence in told] == ["16", "8"]
+
+
+def test_mixed_precision_learns_the_same() -> None:
+    fitted = run_fit(network(), 6, Recipe(batch_size=16), dtype=torch.bfloat16)
+    assert fitted.accuracy == 1
+
+
+def test_a_deadline_ends_the_training_and_a_new_plan_says_how_many_epochs() -> None:
+    epochs: list[Epoch] = []
+
+    def on_epoch(epoch: Epoch, state: Callable[[], Any]) -> None:
+        epochs.append(epoch)
+
+    began = time.monotonic()
+    fitted = run_fit(network(), 100_000, deadline=began + 1.5, on_epoch=on_epoch)
+    assert time.monotonic() - began < 15
+    assert fitted.epochs == len(epochs) < 10_000
+    assert epochs[0].epochs < 100_000
+    assert not fitted.stopped
+
+
+# What is chosen
+
+
+def test_pictures_changed_at_random_stay_pictures() -> None:
+    pixels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    changed = augment(pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0)
+    assert changed.shape == pixels.shape
+    assert changed.dtype == torch.uint8
+    inner = changed[:, :, 8:24, 8:24]
+    for before, after in zip(pixels, inner, strict=True):  # some shift, mirrored or not
+        windows = before.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4)
+        same_as = [(windows == view).all(dim=(2, 3, 4)).any() for view in (after, after.flip(2))]
+        assert any(same_as)
+    again = augment(pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0)
+    assert torch.equal(changed, again)
+    hidden = augment(pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0.25)
+    colour = torch.tensor([0, 128, 255]).view(1, 3, 1, 1)
+    share = (hidden == colour).all(1).float().mean()
+    assert 0.02 < share < 0.07
+
+
+def run_for(tmp_path: Path, **choices: Any) -> Run:
+    return Run(tmp_path / "run", TrainOptions(mode="scratch", **choices), resume=True)
+
+
+def test_the_image_size_comes_from_the_pictures(shapes: Path, tmp_path: Path) -> None:
+    assert suitable_size(run_for(tmp_path), scan_folder(shapes)) == 48  # tiny ones are enlarged
+    draw_folder(tmp_path / "large", count=2, size=100)
+    assert suitable_size(run_for(tmp_path), scan_folder(tmp_path / "large")) == 96
+
+
+def test_more_time_gives_a_wider_network_and_less_a_smaller_picture() -> None:
+    start = ModelConfig("vgg11_bn", 2, "gap", 0.25, pretrained_cfg=preprocessing_of(96))
+
+    def chosen(seconds: float, **free: bool) -> tuple[int, float]:
+        def epochs_of(config: ModelConfig) -> float:  # ten thousand million operations a second
+            return seconds * 1e10 / (3 * 1000 * count_macs(config))
+
+        free = {"free_size": True, "free_width": True, **free}
+        config = affordable(start, 1000, epochs_of, **free)
+        return config.pretrained_cfg.size, config.width
+
+    assert chosen(10) == (32, 0.25)
+    assert chosen(10, free_size=False) == (96, 0.25)
+    assert chosen(5000) == (96, 0.5)
+    assert chosen(100_000) == (96, 1.0)
+    assert chosen(100_000, free_width=False) == (96, 0.25)
+    choices = [chosen(seconds) for seconds in (3, 10, 30, 100, 300, 1000, 3000, 10_000)]
+    assert choices == sorted(choices)
+
+
+def test_many_classes_get_a_wider_network_to_begin_with() -> None:
+    assert [512 * narrowest(classes) for classes in (2, 32, 33, 1000)] == [64, 64, 128, 128]
+
+
+def test_plain_deep_networks_from_scratch_are_warned_of(shapes: Path, tmp_path: Path) -> None:
+    for depth in (13, 16):
+        run = run_for(tmp_path, epochs=1, depth=depth, batch_norm=False, width=0.06)
+        choose_network(run, scan_folder(shapes), None)
+        assert any(f"take vgg{depth}_bn" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        ({"mode": "fast"}, "unknown mode"),
+        ({"epochs": 3, "budget_s": 5}, "not both"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"budget_s": -1}, "budget must be"),
+        ({"image_size": 20}, "image size"),
+        ({"model": "vgg16", "depth": 11}, "either a model"),
+        ({"head": "top"}, "unknown head"),
+        ({"depth": 12}, "num_layers"),
+        ({"width": 0}, "width"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(choices: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        TrainOptions(**choices)

@@ -1,0 +1,1 @@
+"""The benchmark: this program against others, on this machine."""

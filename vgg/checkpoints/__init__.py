@@ -1,0 +1,1 @@
+"""Models on disk: found, read, written, listed."""

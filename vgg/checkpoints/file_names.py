@@ -1,0 +1,12 @@
+"""The files of a model's folder, by name."""
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+# Where training made the model:
+METRICS_FILE = "metrics.json"
+EVENTS_FILE = "events.jsonl"  # one JSON object a line
+SPLIT_FILE = "split.json"
+STATE_FILE = "state.pt"  # only while it trains
+COPIES_FOLDER = "held_out"  # small copies of the held-out pictures
+FILM_FOLDER = "film"

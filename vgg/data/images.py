@@ -1,0 +1,209 @@
+"""The one door for untrusted image bytes: an upright RGB picture comes out, or an `ImageError`.
+
+Every picture of the page, the command line and the library passes `read_image`. Three rules:
+
+- Only known formats are opened, each by its own reader, after a look at the first bytes.
+  Formats that run other programs (EPS) or that no photograph comes in are named and refused.
+- The size stands in the header, so it is checked before anything is decoded.
+- Readers meet pixels only (see `vgg.data.formats`). Notes (EXIF, comments, profiles) can claim to
+  be far larger than their file, and Pillow believes them: a JPEG of 1 MB can cost gigabytes. So
+  they are cut off first. The one thing wanted from them, which way up the picture is, is read here.
+
+Colour profiles are dropped, not applied: the networks learned from pictures read in that way.
+No global setting of Pillow is used or changed, so many threads may read at once. This module
+never imports torch.
+"""
+
+import math
+import re
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image, ImageMath
+
+from vgg.data.formats import ImageError, directory, open_picture
+
+# What the intake of a folder takes for pictures; `read_image` itself goes by the bytes.
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp",
+    ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".hif",
+})
+# fmt: on
+MAX_PIXELS = 64_000_000  # 256 MB once decoded
+MAX_FILE_BYTES = 256 * 1024 * 1024
+HEADER_BYTES = 64 * 1024  # what `probe_size` reads first
+
+_TOO_LARGE = f"is larger than {MAX_FILE_BYTES >> 20} MB; save it smaller, as JPEG"
+_ORIENTATION = 274  # the tag's number in EXIF and TIFF
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(
+    source: str | Path | bytes | BinaryIO,
+    *,
+    min_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Reads the first frame of a picture: RGB, uint8, upright, without notes, clear parts white.
+
+    With `min_side` (pixels) a JPEG is decoded at a half, quarter or eighth of its size, as small
+    as its shorter side stays at least `min_side`: several times faster. Other formats come whole.
+
+    16-bit grey is scaled by its full range: 65535 is white. Grey of 32-bit numbers (TIFF, PFM)
+    is taken as 0 to 1 (fractions only), 0 to 255 or 0 to 65535, the first that holds all values;
+    else its lowest value becomes black and its highest white.
+
+    A file object is read from where it stands, and not closed. Many threads may call at once.
+
+    Raises `ImageError` for whatever cannot be read or is over a limit, and for cut-off files: a
+    half-grey picture would get a false answer.
+    """
+    with _plain_errors(source):
+        image = open_picture(_read(source), max_pixels)
+        if min_side:
+            image.draft(None, (min_side, min_side))  # only a JPEG heeds it
+        image.load()
+        rgb = to_rgb(image)
+        if (orientation := _orientation(image.info)) in _TRANSPOSE:
+            rgb = rgb.transpose(_TRANSPOSE[orientation])
+        rgb.info.clear()
+        return rgb
+
+
+def probe_size(
+    source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Width and height in pixels, upright, from the header: quick enough for 100,000 files.
+
+    Decodes nothing, so a file that passes may still be refused by `read_image`, for instance a
+    cut-off one. Reads 64 kB of a file, and all of it where the header goes on (WebP, AVIF, HEIC,
+    many TIFFs). A turn noted behind the pixels, which only a PNG may do, is missed.
+
+    Raises `ImageError` as `read_image` does.
+    """
+    with _plain_errors(source):
+        if isinstance(source, str | Path):
+            with suppress(Exception):  # whatever is wrong, the whole file says it better
+                return _upright_size(open_picture(_read(source, HEADER_BYTES), max_pixels))
+        return _upright_size(open_picture(_read(source), max_pixels))
+
+
+@contextmanager
+def _plain_errors(source: object) -> Iterator[None]:
+    """Turns every failure into an `ImageError` that begins with the file's name, not its folder.
+
+    Inside, an `ImageError` holds the rest of the sentence only: "is empty; …".
+    """
+    name = source if isinstance(source, str) else getattr(source, "name", None)
+    subject = repr(Path(name).name or name) if name and isinstance(name, str) else "the picture"
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{subject} {error}") from None
+    except MemoryError as error:
+        raise ImageError(f"{subject} needs more memory than is free; make it smaller") from error
+    except Exception as error:  # readers raise nearly anything on hostile bytes
+        if isinstance(error, EOFError) or re.search("(?i)truncated|end of file", str(error)):
+            sentence = "is cut off, a part of it is missing; download or copy it again"
+        else:
+            sentence = "is damaged or of a rare kind; open it elsewhere and save it as PNG or JPEG"
+        raise ImageError(f"{subject} {sentence}") from error
+
+
+def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) -> bytes:
+    """The first `limit` bytes of a file, or all that another source holds."""
+    if isinstance(source, str | Path):
+        try:
+            status = Path(source).stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise ImageError("is a folder; name a picture inside it")
+            if not stat.S_ISREG(status.st_mode):  # to open a pipe could mean to wait for ever
+                raise ImageError("is a pipe or a device; save the picture as a file first")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(_TOO_LARGE)
+            with Path(source).open("rb") as file:
+                return file.read(limit)
+        except FileNotFoundError:
+            raise ImageError("does not exist; check the name and the folder") from None
+        except PermissionError:
+            raise ImageError("may not be read; change the file's permissions") from None
+        except OSError as error:
+            raise ImageError("cannot be opened; check the name and the disk") from error
+    data = source if isinstance(source, bytes) else source.read(MAX_FILE_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise ImageError("was opened as text; open it in binary mode ('rb')")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(_TOO_LARGE)
+    return data
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image.info) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(info: Mapping[str, Any]) -> int:
+    """Which way the stored picture lies, 1 (upright) to 8, by the EXIF or XMP in a reader's info.
+
+    Damaged notes may give any other number, which means nothing.
+
+    Pillow's own way decodes a PNG to find out, warns, and believes the sizes that EXIF claims.
+    """
+    exif = info.get("exif") or b""
+    with suppress(ValueError, KeyError, IndexError, struct.error):  # damaged EXIF says nothing
+        if not exif and (profile := info.get("Raw profile type exif")):  # ImageMagick, in a PNG
+            exif = bytes.fromhex("".join(profile.split("\n")[3:]))
+        order, _, entries = directory(exif.removeprefix(b"Exif\0\0"))
+        _, kind, _, value = entries[_ORIENTATION]
+        return struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], value)[0]
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
+    xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
+    found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+    return int(found[1]) if found else 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB picture, of the same size, from any mode: deep grey is scaled and clear parts are
+    white, as `read_image` says."""
+    if image.mode[0] in "IF":
+        image = _deep_grey_to_8_bit(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits (modes I;16 and kin, I, F) as mode L, or LA if partly see-through."""
+    sixteen_bit = image.mode.startswith("I;16")
+    deep = image.convert("I") if sixteen_bit else image
+    low, high = deep.getextrema()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError("holds infinite values or gaps (NaN); save it as PNG")
+    if sixteen_bit or (image.mode, image.format) == ("I", "PPM"):  # Pillow scales PGM to 16 bits
+        low, high = 0, 65535
+    elif low >= 0:
+        tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+        low, high = next(((0, top) for top in tops if high <= top), (low, high))
+    scale = 255 / (high - low or 1)
+    grey = deep.point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
+    key = image.info.get("transparency")
+    if sixteen_bit and key is not None:
+        opaque = ImageMath.lambda_eval(lambda bands: (bands["deep"] != key) * 255, deep=deep)
+        grey.putalpha(opaque.convert("L"))
+    return grey

@@ -1,0 +1,292 @@
+"""Unpacks a zip of class folders from somebody nobody knows: nothing in it is believed.
+
+Bytes are counted as they come out, whatever the zip's headers say. Only pictures are written, as
+plain files, below one new folder.
+"""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from vgg.data.folder import Skipped, is_hidden
+from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
+
+_CHUNK = 256 * 1024  # bytes read at a time
+_SMALL = 10_000_000  # bytes that may come out of a zip however small it is
+_ENTRY_BYTES = 400  # of the zip's directory, for one entry with a long name
+# What the file system says to a name that it can't take, for instance one of over 255 bytes.
+_NAME_ERRORS = {
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
+# What zipfile raises on damaged or hostile bytes.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a compression that it does not know
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class ZipLimits:
+    """What a zip may hold. The defaults suit the owner of the machine; a public page sets less."""
+
+    max_entries: int = 100_000
+    max_bytes: int = 32 * 1024**3  # that come out in all
+    max_file_bytes: int = MAX_FILE_BYTES  # of one picture; a larger one is skipped
+    max_ratio: float = 100.0  # bytes out per byte of the zip: pictures hardly shrink
+    max_depth: int = 16  # folders on the way to a picture
+
+
+DEFAULT_LIMITS = ZipLimits()
+
+
+def open_zip(
+    source: Path | BinaryIO, into: Path, *, limits: ZipLimits = DEFAULT_LIMITS
+) -> tuple[Path, tuple[Skipped, ...]]:
+    """Unpacks the pictures of a zip into the new folder `into`, and says what was left out.
+
+    `into` must not exist; it appears when all is done, and not at all where something fails. It is
+    ready for `scan_folder`, folders without a picture included.
+
+    Refused whole, with ValueError: what is no zip, is cut off, is locked with a password, holds
+    absolute names, `..` or links, or is over a limit. Skipped: what is no picture, hidden or
+    damaged, or has a name that came before or that the disk can't take.
+    """
+    name = Path(str(getattr(source, "name", "the zip"))).name
+    if into.exists():
+        raise ValueError(f"{into.name!r} exists already; name a new folder to unpack into")
+    scratch = None
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{into.name[:40]}-", dir=into.parent))
+        skipped = _unpack(source, scratch, limits)
+        if not any(path.is_file() for path in scratch.rglob("*")):
+            raise _RefusedError("holds no pictures; pack the folder of the class folders")
+        scratch.rename(into)
+    except _RefusedError as error:
+        raise ValueError(f"{name!r} {error}") from None
+    except _DAMAGE as error:
+        sentence = "is no zip, or a part of it is missing or damaged; pack it again"
+        raise ValueError(f"{name!r} {sentence}") from error
+    except OSError as error:
+        raise ValueError(f"{name!r} can't be unpacked here: {error.strerror}") from error
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return into, skipped
+
+
+def take_files(
+    source: Path,
+    names: Collection[str],
+    suffixes: Collection[str],
+    into: Path,
+    *,
+    limits: ZipLimits = DEFAULT_LIMITS,
+) -> None:
+    """Writes a few files of a zip into the folder `into`: those with these names or endings, of
+    the one folder in the zip that is nearest to its top and has one with such an ending.
+
+    Refused with ValueError as by `open_zip`, and where there is no such file or two.
+    """
+    try:
+        with source.open("rb") as file:
+            packed_bytes = file.seek(0, os.SEEK_END)
+            with zipfile.ZipFile(_Guarded(file, limits.max_entries * _ENTRY_BYTES)) as archive:
+                _take(archive, packed_bytes, names, suffixes, into, limits)
+    except _RefusedError as error:
+        raise ValueError(f"{source.name!r} {error}") from None
+    except (*_DAMAGE, _SkipError) as error:
+        sentence = "is no zip, or a part of it is missing or damaged; pack it again"
+        raise ValueError(f"{source.name!r} {sentence}") from error
+
+
+def _take(
+    archive: zipfile.ZipFile,
+    packed_bytes: int,
+    names: Collection[str],
+    suffixes: Collection[str],
+    into: Path,
+    limits: ZipLimits,
+) -> None:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if len(entries) > limits.max_entries:
+        raise _RefusedError(f"holds more than {limits.max_entries} files; pack fewer")
+    paths = [(Path(*_safe_parts(entry, limits.max_depth)), entry) for entry in entries]
+    paths = [(p, e) for p, e in paths if not any(map(is_hidden, p.parts))]
+    asked = sorted(
+        (p for p, _ in paths if p.suffix.lower() in suffixes), key=lambda p: len(p.parts)
+    )
+    if not asked:
+        raise _RefusedError(f"holds no file that ends in {' or '.join(suffixes)}")
+    home = asked[0].parent
+    if len([p for p in asked if p.parent == home]) > 1:
+        raise _RefusedError("holds several files of weights; pack one of them")
+    budget = _Budget(
+        min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio))),
+        limits.max_file_bytes,
+    )
+    for path, entry in paths:
+        if path.parent == home and (path.name in names or path == asked[0]):
+            with (into / path.name).open("xb") as file:
+                for chunk in _chunks(archive, entry, budget):
+                    file.write(chunk)
+
+
+class _RefusedError(ValueError):
+    """The rest of the sentence on why a zip is refused."""
+
+
+class _Guarded:
+    """The zip's file, from which the directory can't be read where it is far too long.
+
+    `zipfile` reads it in one piece and makes an object of each entry before entries can be counted.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most = file, most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most:
+            raise _RefusedError("holds too many files; pack fewer")
+        return self._file.read(size)
+
+
+def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[Skipped, ...]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _unpack(file, folder, limits)
+    packed_bytes = source.seek(0, os.SEEK_END)
+    most_read = max(limits.max_entries * _ENTRY_BYTES, 1024 * 1024)
+    with zipfile.ZipFile(_Guarded(source, most_read)) as archive:
+        entries = archive.infolist()
+        if len(entries) > limits.max_entries:
+            raise _RefusedError(f"holds more than {limits.max_entries} files; pack fewer")
+        parts = [_safe_parts(entry, limits.max_depth) for entry in entries]
+        allowed = min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio)))
+        budget = _Budget(allowed, limits.max_file_bytes)
+        budget.check(sum(entry.file_size for entry in entries))
+        skipped = []
+        for entry, names in zip(entries, parts, strict=True):
+            reason = _reason_to_skip(entry, names)
+            reason = reason or _write(archive, entry, folder.joinpath(*names), budget)
+            if reason:
+                file = "/".join(names).encode(errors="replace").decode()
+                skipped.append(Skipped(file, reason))
+    return tuple(skipped)
+
+
+class _Budget:
+    """Counts the bytes that come out."""
+
+    def __init__(self, allowed: int, allowed_each: int) -> None:
+        self._left, self._allowed = allowed, allowed
+        self.allowed_each = allowed_each
+
+    def check(self, count: int) -> None:
+        if count > self._left:
+            raise _RefusedError(
+                f"would grow to more than {self._allowed / 1e6:,.0f} MB when unpacked; "
+                "pack pictures only, and fewer of them"
+            )
+
+    def spend(self, count: int) -> None:
+        self.check(count)
+        self._left -= count
+
+
+def _safe_parts(entry: zipfile.ZipInfo, max_depth: int) -> list[str]:
+    """The names on the way to an entry; raises where they lead out, and for what is no file."""
+    name = entry.orig_filename
+    if not entry.flag_bits & 0x800 and not name.isascii():
+        # Without the UTF-8 flag zipfile reads cp437, but macOS writes UTF-8 without the flag.
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    name = name.replace("\\", "/")  # as some programs on Windows write
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts or "\0" in name:
+        raise _RefusedError(f"holds {name[:80]!r}, a name that leads out of it; pack it again")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _RefusedError(f"holds {name[:80]!r}, a link or a device; pack the files themselves")
+    if entry.flag_bits & 1:
+        raise _RefusedError("is locked with a password; pack it again without one")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _RefusedError("is packed in a rare way; pack it again as an ordinary zip")
+    if len(parts) > max_depth:
+        raise _RefusedError(f"holds more than {max_depth} folders in each other; pack it flatter")
+    return parts
+
+
+def _reason_to_skip(entry: zipfile.ZipInfo, names: list[str]) -> str | None:
+    if any(map(is_hidden, names)):
+        return "is hidden, or made by the system"
+    if not entry.is_dir() and Path(names[-1] if names else "").suffix.lower() not in IMAGE_SUFFIXES:
+        return "is not a picture, by the end of its name"
+    return None
+
+
+def _write(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, budget: _Budget
+) -> str | None:
+    """Writes one entry, or says why it is left out."""
+    try:
+        if entry.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            for chunk in _chunks(archive, entry, budget):
+                file.write(chunk)
+        return None
+    except FileExistsError:
+        return "has the name of another file in the zip"
+    except _SkipError as error:
+        path.unlink()
+        return str(error)
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS:
+            raise
+        return "has a name that this disk can't take; shorten it"
+
+
+class _SkipError(Exception):
+    """Why one entry is left out."""
+
+
+def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, budget: _Budget) -> Iterator[bytes]:
+    count = 0
+    try:
+        with archive.open(entry) as packed:
+            while chunk := packed.read(_CHUNK):
+                budget.spend(len(chunk))
+                count += len(chunk)
+                if count > budget.allowed_each:
+                    raise _SkipError(f"is larger than {budget.allowed_each >> 20} MB")
+                yield chunk
+    except _RefusedError:
+        raise
+    except _DAMAGE as error:
+        raise _SkipError("is damaged in the zip") from error

@@ -1,0 +1,83 @@
+"""Errors as people read them: a key, its values, and one table a language that makes the sentence.
+
+    UserError(ValueError)      what the user can mend; the sentence says what and how
+    ├── ImageError             vgg.data.formats: a picture that can't be read
+    ├── HubUnavailableError    vgg.downloads
+    ├── UsageError             vgg.terminal: the command line asks for something that there is not
+    └── TooLittleMemoryError   vgg.training.recipe
+    StoppedError               a person has stopped the work: an end, not a failure
+    ProcessLostError           vgg.distributed: another process of this run has ended
+
+The tables are `vgg/sentences/<language>.toml`.
+"""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+LANGUAGE = "en"
+
+
+class UserError(ValueError):
+    """What the user can mend. `key` names a sentence of the table, `values` fill its places.
+
+    A value may be a `UserError` itself (the reason within a sentence), or a tuple or list of
+    choices, which the sentence names as "a, b or c".
+    """
+
+    def __init__(self, key: str, **values: Any) -> None:
+        super().__init__(key, values)
+        self.key, self.values = key, values
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an error may come from another process
+        return _again, (type(self), self.key, self.values)
+
+    def __str__(self) -> str:
+        return sentence(self.key, self.values)
+
+
+class StoppedError(Exception):
+    """Somebody has stopped this work. It is an end, not a failure."""
+
+
+def _again(kind: type[UserError], key: str, values: dict[str, Any]) -> UserError:
+    return kind(key, **values)
+
+
+@cache
+def table(language: str = LANGUAGE) -> dict[str, str]:
+    """All sentences of a language, by key: `section.name` as they stand in its file."""
+    file = Path(__file__).with_name("sentences") / f"{language}.toml"
+    sections = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {
+        f"{section}.{name}": text
+        for section, lines in sections.items()
+        for name, text in lines.items()
+    }
+
+
+def sentence(key: str, values: dict[str, Any], language: str = LANGUAGE) -> str:
+    """The sentence of `key` with its places filled, in a language."""
+    return _Places(language).vformat(table(language)[key], (), values)
+
+
+class _Places(Formatter):
+    """`str.format`, where a value may be an error's sentence or a list of choices."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, UserError):
+            return sentence(value.key, value.values, self.language)
+        if isinstance(value, tuple | list):
+            return self._choices([self.format_field(item, format_spec) for item in value])
+        return str(super().format_field(value, format_spec))
+
+    def _choices(self, names: list[str]) -> str:
+        if len(names) < 2:
+            return "".join(names)
+        first, last = ", ".join(names[:-1]), names[-1]
+        return table(self.language)["words.or"].format(first=first, last=last)

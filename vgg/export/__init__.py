@@ -1,0 +1,1 @@
+"""Models that leave: bundle with its proof, ONNX, the Hub, a Space."""

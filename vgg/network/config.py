@@ -1,0 +1,295 @@
+"""What a network is: the depth table, preprocessing, and all that a `config.json` says.
+
+No torch here: the page shows a network's size before torch is loaded, by formula.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from reprlib import repr as shown  # short, however large a value a file holds
+from typing import Any
+
+DEPTHS = (11, 13, 16, 19)
+HEADS = ("fc", "gap", "stages")
+CROP_MODES = ("center", "squash", "border")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+# Convolutions in each of the five stages; a 2x2 max-pool ends each stage (Simonyan and Zisserman
+# 2014, table 1: configurations A, B, D and E). Depth = convolutions + 3 fully connected layers.
+STAGES: dict[int, tuple[int, int, int, int, int]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+CHANNELS = (64, 128, 256, 512, 512)  # output channels of each stage at width 1
+HIDDEN = 4096  # units of the two hidden fully connected layers at width 1
+POOLED = 7  # the fc head reads a 7 x 7 map
+MIN_SIDE = 32  # five poolings halve the picture five times: 32 pixels become one
+MAX_CLASSES = 100_000  # a count above this is a slip of the keyboard, not a wish
+MAX_WIDTH = 8.0
+MAX_IMAGE_SIZE = 2048
+MAX_NUMBER = 1e6  # no field of a config has a use for more, and float32 holds it
+MIN_STD = 1e-6  # a picture is divided by it
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_NAMES = tuple(f"vgg{depth}{bn}" for depth in DEPTHS for bn in ("", "_bn"))
+
+
+def is_number(value: object) -> bool:
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_plain and abs(value) <= MAX_NUMBER  # false for NaN, too
+
+
+def _is_triple(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 3
+
+
+def listed(choices: tuple[Any, ...]) -> str:
+    return ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input. It belongs to the weights, not to the code.
+
+    The names are timm's (`pretrained_cfg`). `mean` and `std` are for RGB in [0, 1];
+    `input_size` is (channels, height, width); the sides are equal.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    interpolation: str = "bilinear"
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not _is_triple(value) or not all(is_number(v) for v in value):
+                raise ValueError(f"{name} must be three numbers, one a colour, not {shown(value)}")
+        if min(self.std) < MIN_STD:
+            raise ValueError(f"std must be at least {MIN_STD:g}, not {list(self.std)}")
+        size = self.input_size
+        if not _is_triple(size) or size[0] != 3 or size[1] != size[2] or type(size[1]) is not int:
+            raise ValueError(f"input_size must be [3, side, side], not {shown(size)}")
+        if not MIN_SIDE <= size[1] <= MAX_IMAGE_SIZE:
+            raise ValueError(
+                f"the image size must lie between {MIN_SIDE} and {MAX_IMAGE_SIZE} pixels, "
+                f"not {shown(size[1])}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"unknown interpolation {shown(self.interpolation)}; "
+                f"choose {listed(INTERPOLATIONS)}"
+            )
+        if self.crop_mode not in CROP_MODES:
+            raise ValueError(
+                f"unknown crop_mode {shown(self.crop_mode)}; choose {listed(CROP_MODES)}"
+            )
+        if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 1:
+            raise ValueError(f"crop_pct must lie between 0.1 and 1, not {shown(self.crop_pct)}")
+
+    @property
+    def size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.input_size[1]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that a checkpoint's `config.json` says of a model, besides its weights.
+
+    `num_classes` 0 means a trunk without a classifier. `label_names` has one name a class, in
+    the order of the outputs. `extra` keeps the fields that this version does not read.
+    """
+
+    architecture: str = "vgg16_bn"
+    num_classes: int = 2
+    head: str = "fc"
+    width: float = 1.0
+    label_names: tuple[str, ...] = ()
+    trained: bool = False
+    pretrained_cfg: Preprocessing = Preprocessing()
+    dropout: float = 0.5
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        depth_and_norm(self.architecture)
+        check_network(self.depth, self.num_classes, self.head, self.width, self.dropout)
+        if not self.label_names:
+            object.__setattr__(self, "label_names", default_names(self.num_classes))
+        if len(self.label_names) != self.num_classes:
+            raise ValueError(
+                f"label_names has {len(self.label_names)} names for {self.num_classes} classes"
+            )
+        if not all(isinstance(name, str) and name for name in self.label_names):
+            raise ValueError("label_names must be a list of names, none of them empty")
+        if len(set(self.label_names)) != len(self.label_names):
+            raise ValueError("label_names has the same name twice; give each class its own")
+        if not isinstance(self.trained, bool):
+            raise ValueError(f"trained must be true or false, not {shown(self.trained)}")
+
+    @property
+    def depth(self) -> int:
+        return depth_and_norm(self.architecture)[0]
+
+    @property
+    def batch_norm(self) -> bool:
+        return depth_and_norm(self.architecture)[1]
+
+    @property
+    def temperature(self) -> float:
+        """Logits are divided by it before the softmax (Guo et al. 2017, section 4.2)."""
+        value = self.extra.get("temperature", 1.0)
+        return float(value) if is_number(value) and value > 0 else 1.0
+
+    @property
+    def flip(self) -> bool:
+        """Whether the answer is that for the picture and its mirror image together: the mean of
+        both logits. A training from scratch that showed mirror images too says so."""
+        return self.extra.get("flip") is True
+
+    def with_classes(self, num_classes: int) -> "ModelConfig":
+        """The same trunk with a new, untrained last layer of `num_classes` outputs."""
+        return replace(
+            self,
+            num_classes=num_classes,
+            label_names=default_names(num_classes),
+            trained=False,
+            extra={},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`, ready for `json.dumps`."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        own["label_names"] = list(self.label_names)
+        own["pretrained_cfg"] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self.pretrained_cfg).items()
+        }
+        return {**own, **self.extra}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "ModelConfig":
+        """Read what `to_json` or timm wrote; fields that are not given take their defaults.
+
+        A `ValueError` names the field that is missing or wrong.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("config.json must hold one JSON object")
+        if not isinstance(data.get("architecture"), str):
+            raise ValueError("config.json does not say its architecture, such as vgg16_bn")
+        known = {f.name for f in fields(cls)} - {"extra"}
+        own = {key: value for key, value in data.items() if key in known}
+        names = own.pop("label_names", None) or ()
+        if not isinstance(names, list | tuple):
+            raise ValueError("label_names in config.json must be a list of names")
+        cfg = own.pop("pretrained_cfg", None) or {}
+        if not isinstance(cfg, dict):
+            raise ValueError("pretrained_cfg in config.json must be a JSON object")
+        read = {f.name for f in fields(Preprocessing)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k in read}
+        own.setdefault("num_classes", cfg.get("num_classes", len(names)))
+        own.setdefault("trained", own["num_classes"] != 0)
+        extra = {key: value for key, value in data.items() if key not in known}
+        return cls(
+            **own, label_names=tuple(names), pretrained_cfg=Preprocessing(**values), extra=extra
+        )
+
+
+def depth_and_norm(architecture: str) -> tuple[int, bool]:
+    """`"vgg16_bn"` → (16, True). A `ValueError` lists the eight names."""
+    if architecture not in IMAGENET_NAMES:
+        raise ValueError(
+            f"unknown architecture {shown(architecture)}; choose {listed(IMAGENET_NAMES)}"
+        )
+    name, _, norm = architecture.partition("_")
+    return int(name.removeprefix("vgg")), norm == "bn"
+
+
+def architecture_name(depth: int, batch_norm: bool) -> str:
+    """(16, True) → `"vgg16_bn"`, the names of torchvision and timm."""
+    return f"vgg{depth}_bn" if batch_norm else f"vgg{depth}"
+
+
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """`class 0`, `class 1`, …: the names of classes that nobody has named."""
+    return tuple(f"class {index}" for index in range(num_classes))
+
+
+def check_network(
+    depth: int, num_classes: int, head: str, width: float, dropout: float = 0.5
+) -> None:
+    """Refuse, with a `ValueError`, what is not a VGG."""
+    if type(depth) is not int or depth not in STAGES:
+        raise ValueError(f"num_layers must be {listed(DEPTHS)}, not {shown(depth)}")
+    if type(num_classes) is not int:
+        raise ValueError(f"num_classes must be a whole number, not {shown(num_classes)}")
+    if not 0 <= num_classes <= MAX_CLASSES:
+        raise ValueError(
+            f"num_classes must lie between 1 and {MAX_CLASSES}, not {shown(num_classes)}"
+        )
+    if head not in HEADS:
+        raise ValueError(f"unknown head {shown(head)}; choose {listed(HEADS)}")
+    if not is_number(width) or not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"width must be above 0 and at most {MAX_WIDTH:g}, not {shown(width)}")
+    if not is_number(dropout) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {shown(dropout)}")
+
+
+def scaled(count: int, width: float) -> int:
+    """A channel or unit count at this width; at least 1."""
+    return max(1, round(count * width))
+
+
+def classifier_inputs(head: str, width: float) -> int:
+    """How many numbers the classifier reads for one picture."""
+    last = scaled(CHANNELS[-1], width)
+    if head == "fc":
+        return last * POOLED * POOLED
+    if head == "gap":
+        return last
+    return sum(scaled(channels, width) for channels in CHANNELS[2:])
+
+
+def classifier_sizes(num_classes: int, head: str, width: float) -> list[tuple[int, int]]:
+    """(inputs, outputs) of each fully connected layer; none where there are no classes."""
+    if num_classes == 0:
+        return []
+    inputs = classifier_inputs(head, width)
+    if head != "fc":
+        return [(inputs, num_classes)]
+    hidden = scaled(HIDDEN, width)
+    return [(inputs, hidden), (hidden, hidden), (hidden, num_classes)]
+
+
+def convolution_sizes(depth: int, width: float) -> list[tuple[int, int, int]]:
+    """(stage, input channels, output channels) of each 3x3 convolution, from the picture on."""
+    sizes, inputs = [], 3
+    for stage, count in enumerate(STAGES[depth]):
+        for _ in range(count):
+            outputs = scaled(CHANNELS[stage], width)
+            sizes.append((stage, inputs, outputs))
+            inputs = outputs
+    return sizes
+
+
+def dump_config(config: ModelConfig) -> str:
+    """`config.json` as text: stable order, one field a line."""
+    return json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_config(file: Path) -> ModelConfig:
+    """Read and check a `config.json`, ours or timm's."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file.name} can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} is not readable JSON ({error})") from error
+    return ModelConfig.from_json(data)

@@ -1,0 +1,216 @@
+"""The network: VGG (Simonyan and Zisserman 2014, "Very Deep Convolutional Networks…")."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vgg.network.config import (
+    CHANNELS,
+    MIN_SIDE,
+    POOLED,
+    STAGES,
+    ModelConfig,
+    architecture_name,
+    check_network,
+    classifier_sizes,
+    scaled,
+)
+
+ROOT_FLOOR = 1e-8  # keeps the slope of the square root finite at 0
+
+
+class VGG(nn.Module):
+    """VGG with 11, 13, 16 or 19 weight layers, plain or with batch norm.
+
+    `forward` takes a float tensor (N, 3, H, W), H and W from 32 up, normalised as
+    `config.pretrained_cfg` says, and returns logits (N, num_classes).
+
+    `head` chooses what reads the last feature maps:
+
+    - `fc`: three fully connected layers, as in the paper (section 2.1).
+    - `gap`: global average pooling of the last ReLU's output, then one linear layer
+      (Lin et al. 2013, "Network in Network", section 3.2).
+    - `stages`: the same for the last ReLU of stages 3, 4 and 5, each square-rooted and scaled to
+      length 1, side by side, then one linear layer: early stages see texture, late ones objects.
+
+    `width` scales every channel count. `num_classes` 0 leaves the classifier away: `forward` then
+    returns what a classifier would read. Parameter names are torchvision's.
+    """
+
+    def __init__(
+        self,
+        num_layers: int = 16,
+        num_classes: int = 2,
+        init_weights: bool = True,
+        *,
+        batch_norm: bool = True,
+        head: str = "fc",
+        width: float = 1.0,
+        dropout: float = 0.5,
+    ) -> None:
+        check_network(num_layers, num_classes, head, width, dropout)
+        super().__init__()
+        self.config = ModelConfig(
+            architecture=architecture_name(num_layers, batch_norm),
+            num_classes=num_classes,
+            head=head,
+            width=width,
+            dropout=dropout,
+        )
+        self.features = self._make_layers(num_layers, batch_norm, width)
+        self.avgpool = nn.AdaptiveAvgPool2d((POOLED, POOLED))
+        self.classifier = self._make_classifier()
+        if init_weights:
+            self.initialize()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, *, init_weights: bool = True) -> "VGG":
+        """The network that a config describes."""
+        model = cls(
+            config.depth,
+            config.num_classes,
+            init_weights,
+            batch_norm=config.batch_norm,
+            head=config.head,
+            width=config.width,
+            dropout=config.dropout,
+        )
+        model.config = config
+        return model
+
+    @staticmethod
+    def _make_layers(num_layers: int, batch_norm: bool, width: float) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        inputs = 3
+        for stage, count in enumerate(STAGES[num_layers]):
+            outputs = scaled(CHANNELS[stage], width)
+            for _ in range(count):
+                layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(outputs))
+                layers.append(nn.ReLU(inplace=True))
+                inputs = outputs
+            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        return nn.Sequential(*layers)
+
+    def _make_classifier(self) -> nn.Sequential:
+        config = self.config
+        layers: list[nn.Module] = []
+        for inputs, outputs in classifier_sizes(config.num_classes, config.head, config.width):
+            if layers:  # between two fully connected layers
+                layers += [nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
+            layers.append(nn.Linear(inputs, outputs))
+        return nn.Sequential(*layers)
+
+    def initialize(self) -> None:
+        """He initialisation (He et al. 2015, section 2.2, fan-out) of the convolutions; 1 and 0
+        for batch norm; N(0, 0.01) and 0 for fully connected layers."""
+        self.apply(_initialize_layer)
+
+    @property
+    def stage_ends(self) -> list[int]:
+        """Index in `features` of the last ReLU of each of the five stages."""
+        pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        return [index - 1 for index in pools]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.config.head != "fc" or not len(self.classifier):
+            return self.classifier(self.pool(x))
+        maps = self.features(_checked(x))
+        positions = maps.shape[2] * maps.shape[3]
+        if positions >= POOLED**2 or len(maps) < 4 * positions:  # no gain, or a loss
+            return self.classifier(torch.flatten(self.avgpool(maps), 1))
+        return self.classifier[1:](self._first_layer(maps))
+
+    def _first_layer(self, maps: Tensor) -> Tensor:
+        """The first fully connected layer on maps with fewer numbers than the 7x7 that it reads.
+
+        Pooling repeats them then. The same repetition of the weights, added up, gives the same
+        answer, and a small product instead of a large one: at 32 pixels 1/49 of the work.
+        """
+        first = self.classifier[0]
+        channels, *sides = maps.shape[1:]
+        one_each = torch.eye(sides[0] * sides[1], device=maps.device, dtype=first.weight.dtype)
+        spread = self.avgpool(one_each.view(-1, 1, *sides)).flatten(1)  # (positions, 49)
+        weight = first.weight.view(-1, POOLED**2) @ spread.T
+        weight = weight.view(-1, channels * len(spread))
+        return F.linear(torch.flatten(maps, 1), weight, first.bias)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """What the classifier reads: (N, 3, H, W) → (N, D)."""
+        x = _checked(x)
+        if self.config.head == "fc":
+            return torch.flatten(self.avgpool(self.features(x)), 1)
+        ends = self.stage_ends[2:] if self.config.head == "stages" else self.stage_ends[-1:]
+        return self.pool_maps(self.maps_at(x, ends))
+
+    def maps_at(self, x: Tensor, ends: list[int]) -> list[Tensor]:
+        """Outputs of the layers with these indices in `features`, (N, C, H', W') each."""
+        maps = []
+        for index, layer in enumerate(self.features[: ends[-1] + 1]):
+            x = layer(x)
+            if index in ends:
+                maps.append(x)
+        return maps
+
+    def pool_maps(self, maps: list[Tensor]) -> Tensor:
+        """Feature maps → the classifier's input (N, D), for the heads `gap` and `stages`."""
+        pooled = [m.mean(dim=(2, 3)) for m in maps]  # (N, C) each
+        if self.config.head == "gap":
+            return pooled[0]
+        # The square root tames bursts (Perronnin et al. 2010, section 3.3).
+        rooted = [torch.sqrt(p.float() + ROOT_FLOOR) for p in pooled]
+        return torch.cat([F.normalize(r, dim=1) for r in rooted], dim=1).to(pooled[0].dtype)
+
+    def fold_batch_norm(self) -> "VGG":
+        """Merge every batch norm into the convolution before it, in place: same answers in eval
+        mode, fewer steps (Jacob et al. 2017, section 3.2). Layer indices stay as they were; the
+        result is for predicting only, a checkpoint keeps batch norm."""
+        if self.training:
+            raise ValueError("batch norm can be folded in eval mode only; call .eval() first")
+        for index, layer in enumerate(self.features):
+            if isinstance(layer, nn.BatchNorm2d):
+                self.features[index - 1] = fuse_conv_bn_eval(self.features[index - 1], layer)
+                self.features[index] = nn.Identity()
+        return self
+
+    def set_classes(self, num_classes: int, label_names: tuple[str, ...] | None = None) -> None:
+        """Replace the last layer by a new, untrained one of `num_classes` outputs.
+
+        A trunk gets a whole classifier; `num_classes` 0 makes a trunk again.
+        """
+        config = self.config.with_classes(num_classes)
+        if label_names is not None:
+            config = replace(config, label_names=tuple(label_names))
+        self.config = config
+        layers = classifier_sizes(num_classes, config.head, config.width)
+        if layers and len(self.classifier):
+            fresh: nn.Module = nn.Linear(*layers[-1])
+            self.classifier[-1] = fresh
+        else:
+            fresh = self.classifier = self._make_classifier()
+        like = next(self.features.parameters())
+        fresh.apply(_initialize_layer).to(like.device, like.dtype).train(self.training)
+
+
+def _checked(x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
+        raise ValueError(
+            f"the input must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
+        )
+    return x
+
+
+def _initialize_layer(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, 0, 0.01)
+        nn.init.zeros_(layer.bias)

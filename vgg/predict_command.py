@@ -1,0 +1,164 @@
+"""`python -m vgg predict`: pictures and folders in, answers on the terminal, as JSON or in a
+table."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgg import distributed
+from vgg.terminal import UsageError, print_json_list, print_prediction
+
+if TYPE_CHECKING:
+    from vgg.inference.predictor import Predictor
+
+MANY_FILES = 2000  # from so many on it pays to start processes that read: seconds, once
+MOST_PROCESSES = 16  # that read; each takes some 300 MB of memory
+Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    from vgg.inference.csv_table import key_of, rows_done, write_rows
+
+    if options.top_k < 1:
+        raise UsageError(f"--top-k must be 1 or more, not {options.top_k}")
+    found = [entry for path in options.images for entry in find_images(path)]
+    if all(error for _, error in found):
+        raise UsageError(found[0][1] if len(found) == 1 else f"none can be read: {found[0][1]}")
+    if options.csv is not None:
+        check_writable(options.csv)
+    if options.heatmaps is not None:
+        if distributed.world() > 1:
+            raise UsageError("--heatmaps is for one process: start it without torchrun")
+        options.heatmaps.mkdir(parents=True, exist_ok=True)
+    from vgg.checkpoints.loading import find_weights, load_model
+
+    # First of all, because what follows imports torch and that takes seconds.
+    weights = find_weights(options.model, weights_dir=options.weights_dir)
+    from vgg.inference.predictor import Predictor, check_trained
+
+    model = load_model(options.model, weights_dir=options.weights_dir)
+    check_trained(model.config, options.model)
+    flip = options.flip or None  # else as the model says
+    predictor = Predictor(model, options.device, options.precision, flip=flip)
+
+    def heatmap_of(path: Path) -> str | None:
+        from vgg.inference.heatmap import write_heatmap
+
+        written = write_heatmap(predictor, path, options.heatmaps)
+        return str(written) if written else None
+
+    def answers(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        workers = reading_processes(predictor, len(files))
+        predictions = predictor.predict_files(files, options.top_k, workers=workers)
+        for path, (prediction, failure) in zip(files, predictions, strict=True):
+            yield row_of(path, prediction.to_json() if prediction else [], failure)
+
+    def rows(done: int) -> Iterator[dict[str, Any]]:
+        # Held back until one picture could be read.
+        unread: list[dict[str, Any]] | None = None if done else []
+        good = [path for path, error in found[done:] if error is None]
+        results = distributed.in_chunks(good, predictor.batch_size, answers)
+        for path, error in found[done:]:
+            row = row_of(path, [], error) if error else next(results)
+            failure = row["error"]
+            if options.heatmaps is not None and not failure:
+                row["heatmap"] = heatmap_of(path)
+            if unread is not None and failure:
+                unread.append(row)
+                continue
+            yield from unread or ()
+            unread = None
+            yield row
+        if unread:
+            raise UsageError(unread[0]["error"])
+
+    table = options.csv if distributed.is_rank_0() else None
+    places = min(options.top_k, predictor.config.num_classes)
+    key, images = "", [str(path) for path, _ in found]
+    if table and not options.json and options.heatmaps is None:  # all that is asked for is rows
+        precision = options.precision, str(predictor.dtype)
+        asked = (weights, weights_time(weights), options.top_k, options.flip, *precision)
+        key = key_of(asked, (path for path, _ in found))
+    with distributed.joined():
+        distributed.check_same(found, "pictures")
+        done = distributed.run_on_rank_0(
+            lambda: rows_done(options.csv, places, key, images) if key else 0
+        )
+        done = whole_batches(found, done, predictor.batch_size)
+        if predictor.device.type == "cuda":
+            from vgg.network.compiling import PICTURES
+
+            if len(found) - done >= PICTURES * distributed.world():
+                predictor.compile()
+                distributed.barrier()  # it takes one process longer than another
+        if done and distributed.is_rank_0():
+            print(f"{done} of {len(found)} were answered before the break", file=sys.stderr)
+        with write_rows(table, places, key=key, done=done) as keep:
+            if options.json:
+                print_json_list(keep(rows(0)))
+            else:
+                for row in keep(rows(done)):
+                    print_prediction(row)
+    if not options.json and (run := predictor.last_run):
+        size = f"{run.image_size} x {run.image_size}"
+        print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
+    return 0
+
+
+def reading_processes(predictor: "Predictor", files: int) -> int:
+    """How many processes read the files. On a processor none: the model has all of it anyway, and
+    threads are there at once. A GPU would wait for the threads of one Python."""
+    if predictor.device.type == "cpu" or files < MANY_FILES:
+        return 0
+    from vgg.data.batches import room_for_processes
+    from vgg.device import cpu_cores
+
+    cfg = predictor.config.pretrained_cfg
+    most = min(cpu_cores(), MOST_PROCESSES, room_for_processes(cfg, predictor.batch_size))
+    return most // distributed.local_world()
+
+
+def row_of(path: Path, top: list[dict[str, Any]], error: str | None) -> dict[str, Any]:
+    """What is printed and written of one picture."""
+    return {"image": str(path), "top": top, "error": error}
+
+
+def whole_batches(found: Found, done: int, batch_size: int) -> int:
+    """So many of the first `done` that the rest falls into the same batches as without a break:
+    a picture's answer depends on its batch in the last digits."""
+    good = sum(error is None for _, error in found[:done])
+    while done and good % batch_size:
+        done -= 1
+        good -= found[done][1] is None
+    return done
+
+
+def weights_time(weights: Path) -> float:
+    """When the model was last changed."""
+    files = weights.iterdir() if weights.is_dir() else [weights]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def find_images(path: Path) -> Found:
+    """A file as it is, or a folder's pictures in order; the second item says why there is none."""
+    from vgg.data.images import IMAGE_SUFFIXES
+
+    if not path.is_dir():
+        return [(path, None if path.exists() else f"{path}: there is no such file or folder")]
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.is_file()
+    ]
+    if not found:
+        return [(path, f"{path}: the folder holds no pictures; name one that does")]
+    return [(file, None) for file in found]
+
+
+def check_writable(file: Path) -> None:
+    if file.is_dir() or not file.parent.is_dir():
+        raise UsageError(f"can't write {file}: name a file in a folder that exists")

@@ -1,0 +1,176 @@
+"""What fine-tuning learns from: outputs of frozen stages, computed once, or parts of pictures."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgg import distributed
+from vgg.data.reading import batches, empty_pixels, empty_tensor, in_threads, load_picture
+from vgg.data.split import Sample
+from vgg.network.config import Preprocessing
+from vgg.training.features import Trunk
+from vgg.training.recipe import Pictures
+from vgg.training.run import Run
+
+AREAS = (0.35, 1.0)  # share of the picture that a zoom shows
+RATIOS = (3 / 4, 4 / 3)  # width over height of what it shows
+READ = 4  # pictures that say how long reading takes
+
+Item = tuple[Sample, bool]  # a picture, or its mirror image
+
+
+class ActivationCache:
+    """What the frozen stages gave of each picture, by its name, and perhaps of its mirror image.
+
+    A row is `early` numbers of the features, then what the fourth pool gave, all float16; in
+    memory, or in a temporary file where they would take much of it. The mirror images of n
+    pictures have the rows n to 2n.
+    """
+
+    def __init__(self, names: Sequence[str], early: int) -> None:
+        self.place = {name: row for row, name in enumerate(names)}
+        self.early = early
+        self.filled = torch.zeros(2 * len(names), dtype=torch.bool)
+        self.rows = torch.empty(0, 0)
+
+    def put(self, name: str, features: np.ndarray, maps: Tensor, *, mirrored: bool = False) -> None:
+        """Keep `maps` (C, S, S). Those of another size, from before, are given up."""
+        row = torch.cat([torch.from_numpy(features[: self.early]), maps.cpu().flatten()])
+        if self.rows.shape[1] != len(row):
+            self.rows = empty_tensor((len(self.filled), len(row)), np.float16)
+            self.filled[:] = False
+        place = self.place[name] + mirrored * len(self.place)
+        self.rows[place] = row
+        self.filled[place] = True
+
+    def lacking(self, samples: Iterable[Sample], *, mirrored: bool) -> list[Item]:
+        """Those that are not there yet."""
+        offset = mirrored * len(self.place)
+        return [(s, mirrored) for s in samples if not self.filled[self.place[s.name] + offset]]
+
+
+class CachedPictures(Pictures):
+    """Pictures whose rows are in an `ActivationCache`, as many mirror images after them."""
+
+    def take(
+        self,
+        rows: Tensor,
+        device: torch.device,
+        cfg: Preprocessing,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        shown = rows
+        if generator:
+            turned = torch.rand(len(rows), generator=generator) < 0.5
+            shown = rows + turned * (len(self.pixels) // 2)
+        x = self.pixels[shown.to(self.pixels.device)].to(device)
+        return x.float(), self.targets[rows].to(device)
+
+
+class Zoomed(Pictures):
+    """Pictures of which a network in training sees parts, larger, one in two mirrored."""
+
+    def take(
+        self,
+        rows: Tensor,
+        device: torch.device,
+        cfg: Preprocessing,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        x, targets = super().take(rows, device, cfg)
+        return (zoom(x, generator) if generator else x), targets
+
+
+def zoom(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A part of each picture, blown up to the full size, one in two mirrored: (N, C, S, S).
+
+    Szegedy et al. 2015, "Going deeper with convolutions", section 6. All chance comes from
+    `generator`, which lives on the CPU.
+    """
+    chance = torch.rand(5, len(x), generator=generator)
+    area = AREAS[0] + (AREAS[1] - AREAS[0]) * chance[0]
+    ratio = (math.log(RATIOS[0]) + math.log(RATIOS[1] / RATIOS[0]) * chance[1]).exp()
+    width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+    where = torch.zeros(len(x), 2, 3)  # from places in the result to places in the picture
+    where[:, 0, 0] = torch.where(chance[4] < 0.5, -width, width)
+    where[:, 1, 1] = height
+    where[:, 0, 2] = (2 * chance[2] - 1) * (1 - width)
+    where[:, 1, 2] = (2 * chance[3] - 1) * (1 - height)
+    grid = F.affine_grid(where.to(x.device), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def fill(
+    run: Run,
+    cache: ActivationCache,
+    trunk: Trunk,
+    items: Sequence[Item],
+    check_stop: Callable[[], None],
+) -> None:
+    """Run the trunk on these pictures and put what it gives onto the shelf.
+
+    Several processes share the work, and all have all of it in the end. `ValueError`: a picture
+    is gone.
+    """
+
+    def through_trunk(items: Iterator[Item]) -> Iterator[tuple[np.ndarray, Tensor] | None]:
+        looks = in_threads(
+            lambda item: (load_picture(item[0].path, trunk.cfg).pixels, item[1]), items
+        )
+        with closing(looks):
+            for batch in batches(looks, trunk.batch_size):
+                if any(pixels is None for pixels, _ in batch):
+                    yield from [None] * len(batch)
+                    continue
+                turned = torch.stack([pixels.flip(2) if turn else pixels for pixels, turn in batch])
+                with run.lock:
+                    features, maps = trunk.with_maps(turned)
+                yield from zip(features, maps.cpu(), strict=True)
+
+    results = distributed.in_chunks(items, trunk.batch_size, through_trunk)
+    for done, ((sample, mirrored), result) in enumerate(zip(items, results, strict=True), start=1):
+        if result is None:
+            raise ValueError("a picture can't be read any more")
+        cache.put(sample.name, *result, mirrored=mirrored)
+        run.progress("features", done, len(items))
+        check_stop()
+
+
+def read_all(
+    run: Run, samples: Sequence[Sample], cfg: Preprocessing, check_stop: Callable[[], None]
+) -> Tensor:
+    """Pixels of all pictures, uint8 (N, 3, S, S). `ValueError`: one is gone."""
+    pixels = empty_pixels(len(samples), cfg.size)
+    looks = in_threads(lambda sample: load_picture(sample.path, cfg), samples)
+    with closing(looks):
+        for row, item in enumerate(looks):
+            if item.pixels is None:
+                raise ValueError("a picture can't be read any more")
+            pixels[row] = item.pixels
+            run.progress("decode", row + 1, len(samples))
+            check_stop()
+    return pixels
+
+
+def seconds_to_read(samples: Sequence[Sample], cfg: Preprocessing) -> float:
+    """One picture, measured on a few."""
+    files = [sample.path for sample in samples[:READ]]
+    began = time.monotonic()
+    list(in_threads(lambda file: load_picture(file, cfg), files))
+    return (time.monotonic() - began) / len(files)
+
+
+def seconds_to_look(trunk: Trunk) -> float:
+    """How long the trunk takes for one picture, measured on noise."""
+    size = trunk.cfg.size
+    noise = torch.randint(0, 256, (trunk.batch_size, 3, size, size), dtype=torch.uint8)
+    trunk(noise)  # the first time is slower
+    began = time.monotonic()
+    trunk(noise)
+    return (time.monotonic() - began) / trunk.batch_size

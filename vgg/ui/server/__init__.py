@@ -1,0 +1,1 @@
+"""What stands behind the page: loaded models, the device, trainings, uploads."""

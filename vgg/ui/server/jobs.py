@@ -1,0 +1,251 @@
+"""Training jobs that outlive the browser tab: one runs, the others wait in a visible queue."""
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vgg.checkpoints.file_names import CONFIG_FILE
+from vgg.checkpoints.library import clean_name
+from vgg.checkpoints.loading import STARTER, default_weights_dir
+from vgg.network.config import IMAGENET_NAMES
+from vgg.training.options import TrainOptions
+from vgg.ui.server.device_queue import step_back
+from vgg.ui.server.model_store import ModelStore, Owner
+
+log = logging.getLogger(__name__)
+
+WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
+KEPT_JOBS = 100  # finished ones are forgotten after so many
+KEPT_MODELS = 50  # that visitors of a public page have imported
+KEPT_SECONDS = 3600  # for which none of them makes room for others
+LOST_SECONDS = 24 * 3600
+PUBLIC_LIMIT = 300  # seconds of a training on a public page, however it was asked for
+MOST_WAITING = 8
+NO_GPU_OF_ITS_OWN = (
+    "training needs a GPU of its own, and this Space borrows one for each answer: run VGG Studio "
+    "on your own machine, or on a Space with other hardware"
+)
+VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Job:
+    """One training. On a public page the sessions that may watch and stop it are that which started
+    it, and those that show its key: a page that was loaded again."""
+
+    folder: Path  # pictures, a sub-folder a class
+    out: Path  # of the model that it makes
+    options: TrainOptions
+    owned: bool = True  # the folder is a copy of ours and goes when the job ends
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    owner: Owner = field(default_factory=Owner)
+    state: str = WAITING
+    events: list[Event] = field(default_factory=list)
+    error: str = ""
+    result: dict[str, Any] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        return self.out.name
+
+    @property
+    def handle(self) -> str:
+        """What the page of its owner keeps, to find it again."""
+        return f"{self.id}:{self.owner.key}"
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in (DONE, STOPPED, FAILED)
+
+    def last(self, kind: str) -> Event | None:
+        """The newest event of a kind."""
+        return next((e for e in reversed(self.events) if e["kind"] == kind), None)
+
+    def all(self, kind: str) -> list[Event]:
+        """All events of a kind, oldest first."""
+        return [event for event in self.events if event["kind"] == kind]
+
+
+class Jobs:
+    """The queue and the one thread that works on it."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self.store = store
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+        if store.settings.public:
+            self._forget_lost()
+
+    def submit(self, folder: Path, name: str, options: TrainOptions, *, owned: bool = True) -> Job:
+        """Queue a training; it starts at once where none runs. `ValueError` where too many wait, or
+        the Space only borrows a GPU."""
+        if self.store.settings.borrowed_gpu:
+            raise ValueError(NO_GPU_OF_ITS_OWN)
+        with self._changed:
+            if sum(job.state == WAITING for job in self._jobs.values()) >= MOST_WAITING:
+                raise ValueError(
+                    f"{MOST_WAITING} trainings wait already; try again when one of them is done"
+                )
+            out, key = self.place_for(name)
+            job = Job(folder, out, options, owned, id=key)
+            if self.store.settings.public:  # visitors are strangers to each other
+                job.owner = self.store.keep_private(key, out)
+            self._jobs[job.id] = job
+            self._forget_old()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="training", daemon=True)
+                self._worker.start()
+            self._changed.notify_all()
+            return job
+
+    def place_for(self, name: str) -> tuple[Path, str]:
+        """A new folder for a model, and a key that can't be guessed.
+
+        On a public page visitors are strangers to each other: only the key leads to the model.
+        """
+        key = secrets.token_urlsafe(16)
+        if self.store.settings.public:
+            return self._home / VISITORS / key / clean_name(name), key
+        with self._changed:
+            return self._free_folder(name), key
+
+    def make_room(self) -> None:
+        """For one more model that a stranger brings: only so many are kept, and the oldest goes.
+        `ValueError` where even that one came a short while ago."""
+        with self._changed:
+            brought = [key for key in list(self.store.private) if key not in self._jobs]
+        for key in brought[: max(0, len(brought) + 1 - KEPT_MODELS)]:
+            folder = self._home / VISITORS / key
+            if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
+                raise ValueError("visitors have brought many models just now; try again in an hour")
+            if self.store.private.pop(key, None):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget_lost(self) -> None:
+        """What visitors made before the page was started anew: no key leads to it any more."""
+        for folder in (self._home / VISITORS).glob("*"):
+            if time.time() - folder.stat().st_mtime > LOST_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def model(self, job: Job) -> str:
+        """The name under which the page finds the model that a job has made; empty before, and
+        where it has been deleted or renamed since."""
+        private = self.store.private.get(job.id)
+        out = private.path if private else job.out
+        if not (job.is_over and job.result and (out / CONFIG_FILE).is_file()):
+            return ""
+        return job.id if job.id in self.store.private else job.name
+
+    def find(self, handle: str | None) -> Job | None:
+        """The job with this id or handle, where it is the visitor's own."""
+        job_id, _, key = str(handle or "").partition(":")
+        with self._changed:
+            job = self._jobs.get(job_id)
+        if job is None or not self.store.settings.public:
+            return job
+        return job if job.owner.admits(self.store.visitor(), key) else None
+
+    def of(self, handles: Any) -> list[Job]:
+        """The jobs of these handles, in their order; what is none is left out. The browser keeps
+        them, so they may be anything."""
+        known = [h for h in handles if isinstance(h, str)] if isinstance(handles, list) else []
+        return [job for job in map(self.find, dict.fromkeys(known)) if job]
+
+    def place(self, job: Job) -> int:
+        """0 for a job that runs or is over; 1 for the next in the queue."""
+        with self._changed:
+            waiting = [j.id for j in self._jobs.values() if j.state == WAITING]
+        return waiting.index(job.id) + 1 if job.id in waiting else 0
+
+    def stop(self, job: Job) -> None:
+        """Stop a job; one that runs keeps its best model so far."""
+        with self._changed:
+            job.stop.set()
+            if job.state == WAITING:
+                self._end(job, STOPPED)
+
+    def _work(self) -> None:
+        step_back()
+        while True:
+            with self._changed:
+                while (job := self._next()) is None:
+                    self._changed.wait()
+                job.state, job.started = RUNNING, time.time()
+            self._run(job)
+
+    def _next(self) -> Job | None:
+        return next((job for job in self._jobs.values() if job.state == WAITING), None)
+
+    def _run(self, job: Job) -> None:
+        from vgg.training.trainer import train
+
+        state = FAILED
+        try:
+            result = train(
+                job.folder,
+                out=job.out,
+                options=job.options,
+                weights_dir=self.store.settings.weights_dir,
+                on_event=job.events.append,
+                should_stop=lambda: job.stop.is_set() or self._is_over_time(job),
+                lock=self.store.training_lock(),
+            )
+            job.result = result.to_json()
+            state = STOPPED if job.stop.is_set() else DONE
+        except ValueError as error:
+            job.error = str(error)
+            if job.options.model:  # a path, where it is a model of this page
+                job.error = job.error.replace(job.options.model, Path(job.options.model).name)
+        except Exception as error:
+            log.exception("training %s failed", job.name)
+            job.error = f"the training failed ({type(error).__name__}); the server's log says more"
+        with self._changed:
+            self._end(job, state)
+
+    def _is_over_time(self, job: Job) -> bool:
+        """On a public page nobody has the device for long, whatever was asked for."""
+        if self.store.settings.public and time.time() - (job.started or 0) > PUBLIC_LIMIT:
+            job.stop.set()
+        return job.stop.is_set()
+
+    def _end(self, job: Job, state: str) -> None:
+        if job.owned:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        job.state, job.ended = state, time.time()
+
+    @property
+    def _home(self) -> Path:
+        return Path(self.store.settings.weights_dir or default_weights_dir())
+
+    def _forget_old(self) -> None:
+        over = [job for job in self._jobs.values() if job.is_over]
+        # Those without a model first: who starts and stops many pushes out nobody's work.
+        over = [job.id for job in sorted(over, key=lambda job: job.result is not None)]
+        for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
+            del self._jobs[job_id]
+            if self.store.private.pop(job_id, None):
+                shutil.rmtree(self._home / VISITORS / job_id, ignore_errors=True)
+
+    def _free_folder(self, name: str) -> Path:
+        """A new folder for the model: `photos`, or `photos-2` where that is taken."""
+        base = clean_name(name)
+        taken = {job.out.name for job in self._jobs.values() if not job.is_over}
+        number, out = 1, self._home / base
+        while out.exists() or out.name in {*taken, STARTER, *IMAGENET_NAMES}:
+            number += 1
+            out = self._home / f"{base}-{number}"
+        return out

@@ -1,0 +1,338 @@
+"""Loaded models, shared by all visitors; what a choice in the sidebar means; the device lock."""
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgg.checkpoints.file_names import CONFIG_FILE
+from vgg.checkpoints.loading import (
+    STARTER,
+    ListedModel,
+    available_models,
+    find_config,
+    find_weights,
+    imagenet_classes,
+    load_model,
+    local_weights,
+    own_models,
+)
+from vgg.downloads import cached_weights
+from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
+from vgg.ui.server.device_queue import FairLock
+from vgg.ui.server.together import Together
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vgg.inference.predictor import Prediction, Predictor, RunInfo
+
+log = logging.getLogger(__name__)
+
+# Entries of the sidebar's list. The slash keeps them apart from the folders in weights/.
+IMAGENET = "/imagenet"  # the eight ImageNet models
+NEW = "/new"  # a network that is not trained yet
+KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the page was started. `public`: strangers may reach it. `borrowed_gpu`: it is a ZeroGPU
+    Space, which lends a GPU for one answer at a time."""
+
+    model: str = STARTER
+    device: str = "auto"
+    precision: str = "auto"
+    weights_dir: Path | None = None
+    public: bool = False
+    borrowed_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who may use what a visitor of a public page made: the session that made it, and each that
+    shows its key, such as the same page after a reload."""
+
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    sessions: set[str] = field(default_factory=set)
+
+    def admits(self, visitor: str | None, key: str = "") -> bool:
+        """Whether the session `visitor` may use it, now and later. None is a thread of ours."""
+        if visitor is None:
+            return True
+        if visitor and secrets.compare_digest(key.encode(), self.key.encode()):
+            self.sessions.add(visitor)
+        return visitor in self.sessions
+
+
+@dataclass(frozen=True)
+class PrivateModel:
+    """A model that a stranger trained or brought on a public page."""
+
+    path: Path
+    owner: Owner = field(default_factory=Owner)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the sidebar says. It comes from the browser: nothing in it is trusted."""
+
+    model: str
+    depth: int
+    batch_norm: bool
+    num_classes: int
+    width: float = 1.0
+    head: str = "fc"
+
+    @property
+    def is_imagenet(self) -> bool:
+        return self.model == IMAGENET
+
+    @property
+    def architecture(self) -> str:
+        return architecture_name(self.depth, self.batch_norm)
+
+
+@dataclass
+class ModelStore:
+    """Finds configs and predictors for the page. Safe to use from many threads."""
+
+    settings: Settings = Settings()
+    device_lock: FairLock = field(default_factory=FairLock)
+    # The session that asks; None where it is no visitor but a thread of ours.
+    visitor: Callable[[], str | None] = lambda: None
+    # Models that strangers trained or brought on a public page, by names that can't be guessed.
+    private: dict[str, PrivateModel] = field(default_factory=dict)
+    _together: Together = field(init=False)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
+    # name -> (when its weights were written, the predictor); the longest unused stands first
+    _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
+    _warming: threading.Thread | None = None
+    _start_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._together = Together(self.device_lock)
+
+    def own_models(self) -> list[str]:
+        """Names of the trained models, newest first."""
+        return own_models(self.settings.weights_dir)
+
+    def listed(self) -> list[ListedModel]:
+        """All models that are on this machine."""
+        found = available_models(self.settings.weights_dir)
+        if self.first_name not in {*(model.name for model in found), *IMAGENET_NAMES}:
+            config = find_config(self.settings.model, weights_dir=self.settings.weights_dir)
+            found.insert(0, ListedModel(self.first_name, config))
+        return found
+
+    @property
+    def first_name(self) -> str:
+        """The model of `--model` as visitors may see it: a folder's name without its path."""
+        spec = self.settings.model
+        if spec in (STARTER, *IMAGENET_NAMES):
+            return spec
+        name = Path(spec).name
+        return f"{name} (given)" if name in (STARTER, *IMAGENET_NAMES) else name
+
+    def choice_of(self, name: str) -> Choice:
+        """The sidebar's state for a model by its name."""
+        config = find_config(self.spec_of(name), weights_dir=self.settings.weights_dir)
+        entry = IMAGENET if name in IMAGENET_NAMES else name
+        return Choice(
+            entry,
+            config.depth,
+            config.batch_norm,
+            config.num_classes,
+            config.width,
+            config.head,
+        )
+
+    def config(self, choice: Choice) -> ModelConfig:
+        """What the chosen network is, trained or not; nothing is loaded. `ValueError` where the
+        choice makes no sense."""
+        if choice.model == NEW:
+            if choice.num_classes < 1:
+                raise ValueError("a network needs at least 1 class")
+            return ModelConfig(
+                choice.architecture,
+                choice.num_classes,
+                head=choice.head,
+                width=choice.width,
+            )
+        if choice.is_imagenet:
+            config = find_config(choice.architecture, weights_dir=self.settings.weights_dir)
+            if choice.num_classes == config.num_classes:
+                return config
+            if choice.num_classes < 1:
+                raise ValueError("a network needs at least 1 class")
+            return config.with_classes(choice.num_classes)
+        return find_config(self.spec_of(choice.model), weights_dir=self.settings.weights_dir)
+
+    def name(self, choice: Choice) -> str:
+        """The name of the chosen trained model."""
+        return choice.architecture if choice.is_imagenet else choice.model
+
+    def label(self, name: str) -> str:
+        """What a person reads for a model's name."""
+        path = self._private_path(name)
+        return path.name if path else name
+
+    def _private_path(self, name: str) -> Path | None:
+        """Where a private model lies, for who may use it."""
+        return self.private[name].path if self.may_use(name) else None
+
+    def keep_private(self, name: str, path: Path) -> Owner:
+        """A model for the session that asks alone."""
+        owner = Owner(sessions=set(filter(None, [self.visitor()])))
+        self.private[name] = PrivateModel(path, owner)
+        return owner
+
+    def shows_pictures(self, name: str) -> bool:
+        """Whether the pictures that a model was tested on may be shown to the session that asks: on
+        a public page those of the server's own models are their owner's."""
+        return not self.settings.public or name == STARTER or self.may_use(name)
+
+    def may_use(self, name: str) -> bool:
+        """True for a private model of the session that asks."""
+        found = self.private.get(name)
+        return found is not None and found.owner.admits(self.visitor())
+
+    def handle(self, name: str) -> str:
+        """What the browser of its owner keeps of a private model: `name:key`."""
+        return f"{name}:{self.private[name].owner.key}"
+
+    def opened(self, handles: Any) -> list[str]:
+        """The private models that these handles open for the session that asks. The browser keeps
+        them, so they may be anything."""
+        names = []
+        for handle in handles if isinstance(handles, list) else []:
+            name, _, key = handle.partition(":") if isinstance(handle, str) else ("", "", "")
+            found = self.private.get(name)
+            if found and found.owner.admits(self.visitor(), key):
+                names.append(name)
+        return list(dict.fromkeys(names))
+
+    def spec_of(self, name: str) -> str:
+        """What `load_model` takes for one of this machine's models; `ValueError` for another name:
+        a visitor's text never becomes a path."""
+        if name == self.first_name:
+            return self.settings.model
+        if path := self._private_path(name):
+            if not (path / CONFIG_FILE).is_file():
+                raise ValueError("this model is not ready yet, or has gone; choose another")
+            return str(path)
+        known = [STARTER, *self.own_models()]
+        if name not in known and name not in IMAGENET_NAMES:
+            raise ValueError(
+                f"no model {name!r} here; choose {', '.join(known)} or an ImageNet model such as "
+                f"{IMAGENET_NAMES[-1]}"
+            )
+        return name
+
+    def is_here(self, name: str) -> bool:
+        """True where no download is needed."""
+        if name not in IMAGENET_NAMES:
+            return True
+        return bool(
+            local_weights(name, weights_dir=self.settings.weights_dir) or cached_weights(name)
+        )
+
+    def predictor(
+        self, name: str, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> "Predictor":
+        """The model `name`, loaded once and ready to predict; the longest unused makes room."""
+        from vgg.inference.predictor import Predictor
+
+        spec = self.spec_of(name)
+        # A download may take minutes, so it runs before the lock: others predict meanwhile.
+        path = find_weights(spec, weights_dir=self.settings.weights_dir, on_progress=on_progress)
+        written = max(p.stat().st_mtime_ns for p in (path, *path.glob("model.safetensors")))
+        with self._loading:
+            loaded_of, predictor = self._loaded.get(name, (0, None))
+            if predictor is None or loaded_of != written:  # trained again under the same name
+                model = load_model(spec, weights_dir=self.settings.weights_dir)
+                if self.settings.borrowed_gpu:
+                    from vgg.ui.server.zerogpu import BorrowingPredictor
+
+                    predictor = BorrowingPredictor(model, path, self.settings.precision)
+                else:
+                    predictor = Predictor(model, self.settings.device, self.settings.precision)
+                self._loaded[name] = (written, predictor)
+            self._loaded.move_to_end(name)
+            while len(self._loaded) > KEPT_MODELS:
+                self._loaded.popitem(last=False)
+            return predictor
+
+    def predict(
+        self, predictor: "Predictor", image: "Image.Image", top_k: int
+    ) -> "tuple[Prediction, RunInfo | None]":
+        """The answer for one picture, and what it took, when the device is free."""
+        return self._together.predict(predictor, image, top_k)
+
+    def training_lock(self) -> AbstractContextManager[Any]:
+        """What a training holds while a batch is on the device.
+
+        On a GPU it takes its turn with the predictions. A processor can do both at once: one batch
+        of a large network takes a hundred times as long as a small one's answer, so the training
+        stands back (see `step_back`) instead of making the answers wait.
+        """
+        from vgg.device import choose_device
+
+        is_cpu = choose_device(self.settings.device).type == "cpu"
+        return nullcontext() if is_cpu else self.device_lock
+
+    def warm_up(self) -> None:
+        """Load torch and the first model in the background, once. Called when the first page has
+        been answered: started earlier, it would slow that page down."""
+        with self._start_lock:
+            if self._warming is None:
+                self._warming = threading.Thread(target=self._warm, name="warm-up", daemon=True)
+                self._warming.start()
+
+    @property
+    def is_warm(self) -> bool:
+        """True once torch is loaded."""
+        return self._warming is not None and not self._warming.is_alive()
+
+    def _warm(self) -> None:
+        try:
+            import torch
+
+            import vgg.inference.predictor  # noqa: F401  so that the first picture does not wait for it
+
+            if self.is_here(self.first_name):
+                predictor = self.predictor(self.first_name)
+                if predictor.device.type == "cuda":  # its libraries load with the first picture
+                    size = predictor.config.pretrained_cfg.input_size
+                    predictor.probabilities(torch.zeros(1, *size, dtype=torch.uint8))
+        except ValueError as error:
+            log.warning("%s can't be loaded: %s", self.first_name, error)
+        except Exception:
+            log.exception("the first model could not be loaded")
+
+
+def choice_from_inputs(
+    model: str,
+    depth: float | None,
+    batch_norm: bool,
+    num_classes: float | None,
+    width: float | None,
+    head: str,
+) -> Choice:
+    """The sidebar's raw values as a `Choice`; `ValueError` says which makes no sense."""
+    if num_classes is None or num_classes != int(num_classes):
+        raise ValueError("the number of classes must be a whole number from 1 up")
+    depth_and_norm(architecture_name(int(depth or 0), bool(batch_norm)))
+    return Choice(
+        str(model), int(depth or 0), bool(batch_norm), int(num_classes), float(width or 0), head
+    )
+
+
+def imagenet_choice(choice: Choice) -> Choice:
+    """The ImageNet model of this depth and batch norm, with its 1000 classes."""
+    return Choice(IMAGENET, choice.depth, choice.batch_norm, len(imagenet_classes()))

@@ -1,0 +1,152 @@
+"""The pictures of one cell of the confusion matrix, worst first, with their heat maps."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vgg.checkpoints.loading import local_weights
+from vgg.data.images import ImageError, read_image
+from vgg.ui import plots
+from vgg.ui.heatmap import data_url, explain
+from vgg.ui.server.model_store import ModelStore
+
+SHOWN_PICTURES = 24  # of one cell
+MAPS = 12  # heat maps: of the first so many pictures
+MAP_OPACITY = 0.55
+SIDE = 192  # pixels of a picture's longer side
+UPDATE_SECONDS = 1.0  # between two updates of the page while maps are made
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation ready to look at: its JSON document, the name of the model, and where the
+    pictures are."""
+
+    document: dict[str, Any]
+    root: Path
+    model: str
+    copies: dict[str, str] = field(default_factory=dict)  # from a picture's name to its copy
+
+    def picture(self, name: str) -> Path:
+        """Where a picture, or its copy, lies."""
+        return self.root / self.copies.get(name, name)
+
+    def cell(self, row: int, column: int) -> list[dict[str, Any]]:
+        """The pictures of class `row` that were answered with class `column`, worst first: of the
+        mistakes the surest, of the right answers the least sure."""
+        truth, answer = (self.document["classes"][n] for n in (row, column))
+        found = [
+            picture
+            for picture in self.document["pictures"]
+            if picture["class"] == truth and picture["answer"] == answer
+        ]
+        return sorted(found, key=lambda p: p["probability"], reverse=row != column)
+
+
+def held_out(store: ModelStore, model: str) -> Measured:
+    """The evaluation that the model's own training made. `ValueError` where there is none."""
+    if not store.shows_pictures(model):
+        raise ValueError(
+            "the pictures that this model was tested on are its owner's: measure it on your own"
+        )
+    path = local_weights(store.spec_of(model), weights_dir=store.settings.weights_dir)
+    file = path / "metrics.json" if path and path.is_dir() else None
+    if path is None or file is None or not file.is_file():
+        raise ValueError(
+            "this model has no held-out pictures of its own: choose another folder to measure it on"
+        )
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    return Measured(metrics["evaluation"], path, model, metrics.get("copies", {}))
+
+
+def show_cell(measured: Measured, row: int, column: int, maps: list[str] | None = None) -> str:
+    """The cell's pictures as HTML. `maps`: the heat maps that are there, as HTML, in order; the
+    others are still to come. None: there will be none."""
+    truth, answer = (measured.document["classes"][n] for n in (row, column))
+    found = measured.cell(row, column)
+    pictures = f"{plots.pictures(len(found))} of {truth}"
+    if row == column:
+        title = f"{pictures}, answered right; the least sure first"
+    else:
+        title = f"{pictures}, answered {answer}; the surest first"
+    about = ""
+    if maps is not None:
+        first = f" They are made for the first {MAPS}." if len(found) > MAPS else ""
+        about = f"<p class='quiet'>Heat maps: what speaks for {escape(answer)}.{first}</p>"
+    cards = []
+    for number, picture in enumerate(found[:SHOWN_PICTURES]):
+        heat = ""
+        if maps is not None and number < MAPS:
+            heat = maps[number] if number < len(maps) else _TO_COME
+        cards.append(_card(measured, picture, heat))
+    more = len(found) - len(cards)
+    rest = f"<p class='quiet'>and {more} more</p>" if more > 0 else ""
+    return f"<h3>{escape(title)}</h3>{about}<div class='cards pairs'>{''.join(cards)}</div>{rest}"
+
+
+def add_maps(store: ModelStore, measured: Measured, row: int, column: int) -> Iterator[str]:
+    """The cell with heat maps of the answer that was given, again and again as they come."""
+    maps: list[str] = []
+    shown_at = time.monotonic()
+    found = measured.cell(row, column)[:MAPS]
+    try:
+        predictor = store.predictor(measured.model)
+        names = predictor.config.label_names
+        for picture in found:
+            maps.append(_map(store, predictor, measured, picture, names.index(picture["answer"])))
+            if time.monotonic() - shown_at > UPDATE_SECONDS and len(maps) < len(found):
+                shown_at = time.monotonic()
+                yield show_cell(measured, row, column, maps)
+    except ValueError:  # the model has gone, or is another by now
+        yield show_cell(measured, row, column)
+        return
+    yield show_cell(measured, row, column, maps)
+
+
+def _card(measured: Measured, picture: dict[str, Any], heat: str) -> str:
+    lines = f"<b>{escape(picture['answer'])}</b> {100 * picture['probability']:.1f} %"
+    if picture["class"] != picture["answer"]:
+        right = 100 * picture["class_probability"]
+        lines += f"<br>{escape(picture['class'])} {right:.1f} %"
+    name = escape(Path(picture["image"]).name)
+    try:
+        image = read_image(measured.picture(picture["image"]), min_side=SIDE)
+        shown = f"<img alt='{name}' src='{data_url(image, _size(image))}'>"
+    except ImageError:
+        shown = "<span class='gone'>the picture is gone</span>"
+    return (
+        f"<figure title='{name}'><div class='pair'>{shown}{heat}</div>"
+        f"<figcaption>{lines}</figcaption></figure>"
+    )
+
+
+def _map(
+    store: ModelStore, predictor: Any, measured: Measured, picture: dict[str, Any], index: int
+) -> str:
+    from vgg.inference.heatmap import on_picture, overlay
+
+    try:
+        image = predictor.read(measured.picture(picture["image"]))
+    except ImageError:
+        return ""
+    explained = explain(store, predictor, image, index)
+    if explained.problem:
+        return f"<span class='gone'>{escape(explained.problem)}</span>"
+    size = _size(image)
+    heat = on_picture(explained.heat, explained.place, size)
+    shown = overlay(image.resize(size), heat, opacity=MAP_OPACITY)
+    return f"<img alt='heat map for {escape(explained.name)}' src='{data_url(shown)}'>"
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    scale = SIDE / max(image.size)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+_TO_COME = "<span class='gone'>heat map …</span>"

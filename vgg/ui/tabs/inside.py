@@ -1,0 +1,288 @@
+"""The Inside tab: the network as a row of stages; what each sees in the current picture."""
+
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from PIL import Image
+
+from vgg.network.config import DEPTHS, ModelConfig, architecture_name
+from vgg.network.summary import Stage, count_parameters, describe_count, stages_of
+from vgg.ui.heatmap import data_url, explain
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.tabs import inside_film
+
+if TYPE_CHECKING:
+    from vgg.inference.predictor import Predictor
+
+MAPS = 15  # feature maps of a stage; with the picture itself they fill four rows
+MAP_SIDE = 112  # pixels of one map on the page
+FILTER_SIDE = 44
+RACE_SIDE = 128
+
+ABOUT = (
+    "A picture goes from left to right: each stage sees less detail and more meaning. The numbers "
+    "are height x width x channels; a channel is what one filter answers, place by place. Choose a "
+    "stage."
+)
+GLOSSES = {
+    "convolution": "slides 3 x 3 weights over the picture: one new channel for each filter",
+    "batch norm": "keeps each channel's numbers at the same mean and spread",
+    "ReLU": "keeps what is above 0 and sets the rest to 0",
+    "max pooling": "keeps the largest of each 2 x 2 numbers: half the width, half the height",
+    "average pooling": "the mean over places",
+    "global average pooling": "one number a channel: its mean over all places",
+    "fully connected": "every number in, times a weight, into every number out",
+    "dropout": "during training, sets half of the numbers to 0",
+}
+CLASSES = "class: one of the things it can answer; the one with the largest number is the answer"
+
+
+def row_of_stages(config: ModelConfig, chosen: int | None = None) -> str:
+    """The network as blocks, each a button, from the picture to the classes."""
+    size = config.pretrained_cfg.size
+    blocks = [
+        f"<li class='block-in'><b>Picture</b><span>{size} x {size} x 3</span></li>",
+        *[
+            _block(number, stage, number == chosen)
+            for number, stage in enumerate(stages_of(config))
+        ],
+    ]
+    return f"<ol class='blocks'>{''.join(blocks)}</ol>"
+
+
+def _block(number: int, stage: Stage, chosen: bool) -> str:
+    shapes = dict.fromkeys(_shape(shape) for shape in (stage.layers[0].shape, stage.shape))
+    arrow = " →<br>" if len(stage.shape) > 1 else " → "
+    state = " aria-pressed='true'" if chosen else ""
+    return (
+        f"<li><button type='button' data-stage='{number}'{state}><b>{escape(stage.name)}</b>"
+        f"<span>{arrow.join(shapes)}</span>"
+        f"<small>{describe_count(stage.parameters)} weights</small></button></li>"
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def layer_table(config: ModelConfig, number: int) -> str:
+    """The layers of one stage: what each does, what comes out, how many weights it has."""
+    stage = stages_of(config)[number]
+    rows = "".join(
+        f"<tr><td title='{escape(_gloss(layer.name))}'>{escape(layer.name)}</td>"
+        f"<td>{_shape(layer.shape)}</td>"
+        f"<td>{describe_count(layer.parameters) if layer.parameters else '–'}</td></tr>"
+        for layer in stage.layers
+    )
+    seen = [*dict.fromkeys(_gloss(layer.name) for layer in stage.layers)]
+    seen += [CLASSES] if stage.name == "Classifier" else []
+    glosses = "".join(f"<li>{escape(text)}</li>" for text in seen if text)
+    return (
+        f"<h3>{escape(stage.name)}</h3><div class='confusion-box'><table class='per-class'>"
+        "<thead><tr><th>Layer</th><th>Comes out</th><th>Weights</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div><ul class='glosses'>{glosses}</ul>"
+    )
+
+
+def _gloss(name: str) -> str:
+    kind = next((k for k in sorted(GLOSSES, key=len, reverse=True) if name.startswith(k)), "")
+    return f"{kind}: {GLOSSES[kind]}" if kind else ""
+
+
+def maps_of_stage(store: ModelStore, image: Image.Image | None, number: int, *inputs: Any) -> str:
+    """The strongest feature maps of a stage's last ReLU on the current picture, as HTML; with the
+    first stage its filters, too."""
+    config = store.config(choice_from_inputs(*inputs))
+    if number >= 5:
+        return ""
+    if not config.trained:
+        return _quiet("This network has not been trained: its feature maps would show chance.")
+    predictor = store.predictor(store.name(choice_from_inputs(*inputs)))
+    if image is None:
+        text = _quiet("Add a picture in the Predict tab to see its feature maps here.")
+    else:
+        text = _strongest(store, predictor, image, number)
+    return text + (_filters(predictor) if number == 0 else "")
+
+
+def _strongest(store: ModelStore, predictor: "Predictor", image: Image.Image, number: int) -> str:
+    from vgg.data.transforms import normalise, to_input_square
+    from vgg.inference.feature_maps import feature_maps
+
+    cfg = predictor.config.pretrained_cfg
+    x = normalise(predictor.prepare([image]), cfg)
+    with store.device_lock:
+        found = feature_maps(predictor.model, x, predictor.model.stage_ends[number], count=MAPS)
+    cards = [_card(to_input_square(image, cfg), "your picture")]
+    for channel, heat in zip(found.channels, found.maps, strict=True):
+        cards.append(_card(_map_picture(heat), f"channel {channel}"))
+    return (
+        f"<h3>The {len(found.channels)} strongest channels on this picture</h3>"
+        f"<p class='quiet'>What stage {number + 1} gives after its last ReLU. Yellow is where a "
+        "channel answers most, each on a scale of its own; dark violet is where it does not "
+        f"answer.</p><div class='cards maps'>{''.join(cards)}</div>"
+    )
+
+
+def _card(picture: Image.Image, caption: str) -> str:
+    return (
+        f"<figure>{_picture(picture, MAP_SIDE, caption)}<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _filters(predictor: "Predictor") -> str:
+    from vgg.inference.feature_maps import first_filters
+
+    filters = "".join(
+        _picture(picture, FILTER_SIDE, f"filter {index}")
+        for index, picture in enumerate(first_filters(predictor.model))
+    )
+    return (
+        "<h3>Filters of the first convolution</h3><p class='quiet'>The 3 x 3 weights of each for "
+        f"red, green and blue, as colours; grey is 0.</p><div class='filters'>{filters}</div>"
+    )
+
+
+def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
+    """The same picture through every ImageNet depth whose weights are on this machine: the table so
+    far, again after each."""
+    if image is None:
+        yield _quiet("Add a picture in the Predict tab first.")
+        return
+    networks = [architecture_name(depth, norm) for depth in DEPTHS for norm in (False, True)]
+    networks = [name for name in networks if store.is_here(name)]
+    if not networks:
+        yield _quiet(
+            "No ImageNet weights are on this machine. Choose ImageNet in the sidebar to download "
+            "one, or put files such as vgg16.safetensors into weights/."
+        )
+        return
+    rows = ""
+    for number, name in enumerate(networks, start=1):
+        yield _race_table(rows) + _quiet(f"{name} is at the start: {number} of {len(networks)} …")
+        rows += _race_row(store, name, image)
+    more = "Others join once their weights are here." if len(networks) < 2 * len(DEPTHS) else ""
+    yield _race_table(rows) + (_quiet(more) if more else "")
+
+
+def _race_table(rows: str) -> str:
+    if not rows:
+        return ""
+    head = "".join(
+        f"<th title='{escape(gloss)}'>{name}</th>"
+        for name, gloss in (
+            ("Network", "its depth: how many layers have weights; bn: with batch norm"),
+            ("Top answer", "the most likely class"),
+            ("Probability", "how likely the network finds it"),
+            ("Heat map", "what speaks for the top answer"),
+            ("Time", "one picture, its preparation included"),
+            ("Weights", "numbers that training has set"),
+            ("MB", "in memory, four bytes a weight"),
+        )
+    )
+    return (
+        f"<div class='confusion-box'><table class='per-class race'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _race_row(store: ModelStore, name: str, image: Image.Image) -> str:
+    from vgg.inference.heatmap import overlaid
+
+    predictor = store.predictor(name)
+    for _ in range(2):  # the first time is slower
+        with store.device_lock:
+            prediction = predictor.predict([image], top_k=1)[0]
+            run = predictor.last_run
+    explained = explain(store, predictor, image)
+    count = count_parameters(predictor.config)
+    heat = "–" if explained.problem else _picture(overlaid(image, explained), RACE_SIDE, "heat map")
+    return (
+        f"<tr><td>{name}</td><td>{escape(prediction.class_names[0])}</td>"
+        f"<td>{100 * prediction.probs[0]:.1f} %</td><td>{heat}</td>"
+        f"<td>{run.milliseconds:.0f} ms</td><td>{describe_count(count)}</td>"
+        f"<td>{4 * count / 1e6:.0f}</td></tr>"
+    )
+
+
+def _map_picture(heat: Any) -> Image.Image:
+    from vgg.inference.heatmap import colours
+
+    top = heat.max()
+    return colours(heat / top if top > 0 else heat)
+
+
+def _picture(picture: Image.Image, side: int, alt: str) -> str:
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    shown = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else None)
+    return f"<img alt='{escape(alt)}' title='{escape(alt)}' src='{data_url(shown)}'>"
+
+
+def _quiet(text: str) -> str:
+    return f"<p class='quiet'>{escape(text)}</p>"
+
+
+def build(
+    store: ModelStore,
+    sidebar: Sidebar,
+    tab: gr.Tab,
+    current: list[gr.components.Component],
+    picture_of: Callable[..., Image.Image | None],
+) -> None:
+    """Lay the tab out and wire it. `picture_of(*current)` is the picture of the Predict tab."""
+    quiet: dict[str, Any] = {"api_visibility": "private"}
+    start = row_of_stages(store.config(store.choice_of(store.first_name)), 0)
+    gr.HTML(_quiet(ABOUT))
+    blocks = gr.HTML(start, js_on_load=_STAGE_CLICK, elem_id="blocks")
+    stage = gr.Number(0, visible=False)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            layers = gr.HTML("", elem_id="layers")
+        with gr.Column(scale=1, min_width=300):
+            maps = gr.HTML("", elem_id="feature-maps")
+    inside_film.build(store, sidebar)
+    with gr.Accordion("Depth race: the same picture through several depths", open=False):
+        start_race = gr.Button("Start the race", elem_id="race")
+        race_table = gr.HTML("", elem_id="race-table")
+
+    def look(number: float, *values: Any) -> tuple[str, str, str]:
+        inputs, shown = values[: len(sidebar.choice)], values[len(sidebar.choice) :]
+        try:
+            config = store.config(choice_from_inputs(*inputs))
+            place = int(number)
+            return (
+                row_of_stages(config, place),
+                layer_table(config, place),
+                maps_of_stage(store, picture_of(*shown), place, *inputs),
+            )
+        except (ValueError, TypeError) as error:
+            return gr.skip(), "", _quiet(str(error))
+
+    def open_stage(event: gr.EventData) -> int:
+        return min(5, max(0, int(event.stage)))
+
+    def run_race(*shown: Any) -> Iterator[str]:
+        try:
+            yield from race(store, picture_of(*shown))
+        except ValueError as error:
+            yield _quiet(str(error))
+
+    inputs = [stage, *sidebar.choice, *current]
+    shown = [blocks, layers, maps]
+    blocks.click(open_stage, None, stage, show_progress="hidden", **quiet).then(
+        look, inputs, shown, show_progress_on=maps, **quiet
+    )
+    start_race.click(run_race, current, race_table, **quiet)
+    tab.select(look, inputs, shown, show_progress="hidden", **quiet)
+    for change in sidebar.changes:
+        change.then(look, inputs, shown, show_progress="hidden", **quiet)
+
+
+_STAGE_CLICK = """element.addEventListener("click", (event) => {
+  const block = event.target.closest("button[data-stage]");
+  if (block) trigger("click", { stage: block.dataset.stage });
+});"""

@@ -1,0 +1,290 @@
+"""What a visitor may see of the models, and may do with them: the Models tab's work.
+
+On a public page a visitor's models belong to their sessions (see `store.Owner`): their owner may do
+with them what they like, and nobody can do anything with another's.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradio.utils import get_upload_folder
+
+from vgg.checkpoints.library import (
+    CONFIG_FILE,
+    LIMITS,
+    SAFE_SUFFIXES,
+    SUFFIXES,
+    ModelFacts,
+    bytes_of,
+    delete_model,
+    facts_of,
+    import_model,
+    losses,
+    rename_model,
+)
+from vgg.checkpoints.loading import STARTER, default_weights_dir, find_config, local_weights
+from vgg.data.zips import ZipLimits
+from vgg.downloads import cached_weights
+from vgg.network.config import IMAGENET_NAMES
+from vgg.network.summary import count_parameters
+from vgg.ui.server.jobs import Jobs
+from vgg.ui.server.model_store import NEW, Choice, ModelStore
+
+if TYPE_CHECKING:
+    from vgg.export.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+# What strangers may ask of a public page.
+PUBLIC_EXPORT_BYTES = 200_000_000
+PUBLIC_LIMITS = ZipLimits(max_entries=1000, max_bytes=512 * 1024**2, max_file_bytes=512 * 1024**2)
+EXPORT_PREFIX = "export-"
+EXPORT_SECONDS = 3600  # for which an exported zip is kept
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `key` is what `Store.spec_of` takes."""
+
+    key: str
+    label: str
+    facts: ModelFacts
+    kind: str  # where it comes from, for people; empty for a model of one's own
+
+
+def rows(store: ModelStore, keys: list[str]) -> list[Row]:
+    """The models that this visitor may see: their own first, then those that all have."""
+    own = [key for key in keys if store.may_use(key)] if store.settings.public else []
+    listed = [(key, "") for key in own]
+    shared = "" if not store.settings.public else "of this page"
+    listed += [(name, shared) for name in store.own_models()]
+    if store.first_name not in {STARTER, *IMAGENET_NAMES, *(name for name, _ in listed)}:
+        listed.append((store.first_name, "given at the start"))
+    listed.append((STARTER, "comes with the program"))
+    listed += [(name, "ImageNet") for name in IMAGENET_NAMES if store.is_here(name)]
+    found = []
+    for key, kind in listed:
+        try:
+            path = _path(store, key)
+            config = find_config(store.spec_of(key), weights_dir=store.settings.weights_dir)
+            found.append(Row(key, store.label(key), facts_of(config, path), kind))
+        except (OSError, ValueError) as error:  # it goes while we look, or was never whole
+            log.warning("a model is left out: %s", type(error).__name__)
+    return found
+
+
+def table(found: list[Row], chosen: str) -> str:
+    """The rows as HTML; the one in hand is marked."""
+    lines = []
+    for row in found:
+        config, facts = row.facts.config, row.facts
+        norm = "" if config.batch_norm else ", no batch norm"
+        kind = f"<small>{escape(row.kind)}</small>" if row.kind else ""
+        accuracy = "–"
+        if facts.accuracy and config.trained:
+            share, count, (low, high) = facts.accuracy
+            interval = f"95 % interval: {100 * low:.1f} to {100 * high:.1f} %"
+            accuracy = f"<span title='{interval}'>{100 * share:.1f} % of {count}</span>"
+        day = time.strftime("%Y-%m-%d", time.localtime(facts.changed)) if facts.changed else "–"
+        pressed = "true" if row.key == chosen else "false"
+        lines.append(
+            f"<tr class='{'in-hand' if row.key == chosen else ''}'><th scope='row'>"
+            f"<button type='button' data-key='{escape(row.key)}' aria-pressed='{pressed}'>"
+            f"{escape(row.label)}</button>{kind}</th>"
+            f"<td>VGG-{config.depth}{norm}, {config.head}</td><td>{config.num_classes}</td>"
+            f"<td>{accuracy}</td><td>{size_text(facts.bytes)}</td><td>{day}</td></tr>"
+        )
+    return (
+        "<div class='confusion-box'><table class='per-class models'><thead><tr><th>Model</th>"
+        "<th title='layers with weights, and what reads the last maps'>Network</th>"
+        "<th>Classes</th><th title='on held-out pictures'>Accuracy</th><th>Size</th>"
+        f"<th>Date</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def disk_use(store: ModelStore, found: list[Row]) -> str:
+    """What models and kept outputs take; on a public page only what is the visitor's own."""
+    own = [row for row in found if not row.kind]
+    total = sum(row.facts.bytes or 0 for row in own)
+    count = f"{len(own)} model{'' if len(own) == 1 else 's'} of your own"
+    parts = [f"{count} take{'s' if len(own) == 1 else ''} {size_text(total)}"]
+    if not store.settings.public:
+        from vgg.data.cache import cache_dir
+
+        kept = bytes_of(cache_dir())
+        parts.append(f"outputs of frozen trunks, kept for the next training, {size_text(kept)}")
+        home = _home(store)
+        if home.is_dir():
+            parts.append(f"{size_text(shutil.disk_usage(home).free)} are free")
+    return f"<p class='quiet'>{escape('; '.join(parts))}.</p>"
+
+
+def may_change(store: ModelStore, name: str) -> bool:
+    """True for a model that this visitor may rename and delete."""
+    if store.settings.public:
+        return store.may_use(name)
+    return name in store.own_models() and name != store.first_name
+
+
+def may_take(store: ModelStore, name: str) -> bool:
+    """True for a model that this visitor may export and push."""
+    return not store.settings.public or store.may_use(name) or name == STARTER
+
+
+def rename(store: ModelStore, choice: Choice, name: str) -> str:
+    """Rename the model in hand; returns what the page calls it from now on."""
+    folder = _own_folder(store, choice)
+    renamed = rename_model(folder, name)
+    if found := store.private.get(choice.model):
+        store.private[choice.model] = replace(found, path=renamed)
+        return choice.model
+    return renamed.name
+
+
+def question(store: ModelStore, choice: Choice) -> str:
+    """What is lost if the model in hand is deleted, as HTML."""
+    lost = losses(_own_folder(store, choice))
+    items = "".join(f"<li>{escape(item)}</li>" for item in lost)
+    name = escape(store.label(choice.model))
+    return f"<p>Delete “{name}”? It can't be brought back. Lost will be:</p><ul>{items}</ul>"
+
+
+def delete(store: ModelStore, choice: Choice) -> None:
+    """Delete the model in hand."""
+    delete_model(_own_folder(store, choice))
+    if found := store.private.pop(choice.model, None):
+        shutil.rmtree(found.path.parent, ignore_errors=True)  # named as the model's name here
+
+
+def bring_in(store: ModelStore, jobs: Jobs, file: str, name: str) -> str:
+    """Import an uploaded checkpoint; returns what the page calls it."""
+    given = Path(file)
+    out, key = jobs.place_for(name.strip() or given.stem)
+    if store.settings.public:
+        jobs.make_room()
+        import_model(given, out, suffixes=SAFE_SUFFIXES, limits=PUBLIC_LIMITS)
+        store.keep_private(key, out)
+        return key
+    import_model(given, out, suffixes=SUFFIXES, limits=LIMITS)
+    return out.name
+
+
+def export(
+    store: ModelStore, choice: Choice, on_event: Callable[[dict[str, Any]], None]
+) -> "Bundle":
+    """Export the model in hand; returns the bundle, whose zip lies where Gradio serves it."""
+    name = _taken(store, choice)
+    config = store.config(choice)
+    if store.settings.public and 8 * count_parameters(config) > PUBLIC_EXPORT_BYTES:
+        raise ValueError(
+            f"this public page exports models of up to {PUBLIC_EXPORT_BYTES / 1e6:.0f} MB; run VGG "
+            "Studio on your own machine for this one"
+        )
+    from vgg.export.bundle import export_bundle
+
+    # A folder of its own: its random name keeps strangers from guessing the address.
+    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+    _forget_old_exports()
+    scratch = Path(tempfile.mkdtemp(prefix=EXPORT_PREFIX, dir=get_upload_folder()))
+    label = store.label(name)
+    try:
+        bundle = export_bundle(
+            store.spec_of(name),
+            scratch / label,
+            weights_dir=store.settings.weights_dir,
+            on_event=on_event,
+        )
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(bundle.folder, ignore_errors=True)  # the zip has it all
+    return bundle
+
+
+def _forget_old_exports() -> None:
+    for folder in Path(get_upload_folder()).glob(f"{EXPORT_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > EXPORT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def push(
+    store: ModelStore,
+    choice: Choice,
+    to: str,
+    token: str,
+    private: bool,
+    on_event: Callable[[dict[str, Any]], None],
+) -> str:
+    """Push the model in hand to the Hub; returns the address. With the token that was typed only:
+    that of the machine is its owner's."""
+    name = _taken(store, choice)
+    if not token.strip():
+        raise ValueError("type a token of your own: Settings, Access Tokens on huggingface.co")
+    if not to.strip():
+        raise ValueError("write where to push it, as owner/name")
+    from vgg.export.hub import push as push_model
+
+    return push_model(
+        store.spec_of(name),
+        to.strip(),
+        token=token.strip(),
+        private=bool(private),
+        weights_dir=store.settings.weights_dir,
+        on_event=on_event,
+    )
+
+
+def words(event: dict[str, Any]) -> str:
+    """What an event of an export or a push says to a person."""
+    if event.get("kind") == "send":
+        return f"sending {event['files']} files, {size_text(event['bytes'])}"
+    return str(event.get("message") or "one moment")
+
+
+def _own_folder(store: ModelStore, choice: Choice) -> Path:
+    if choice.model == store.first_name and choice.model in store.own_models():
+        raise ValueError("the page was started with this model, so it stays as it is")
+    if not may_change(store, choice.model):
+        raise ValueError("this is no model of your own; choose one that you trained or imported")
+    folder = _path(store, choice.model)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        raise ValueError("this model is not ready yet, or has gone; choose another")
+    return folder
+
+
+def _taken(store: ModelStore, choice: Choice) -> str:
+    if choice.model == NEW or not store.config(choice).trained:
+        raise ValueError("this network has not been trained, so there is nothing to take away")
+    name = store.name(choice)
+    if not may_take(store, name):
+        raise ValueError("on a public page you can take away your own models and the starter")
+    if not store.is_here(name):
+        raise ValueError(f"the weights of {name} are not on this machine yet; predict with it once")
+    return name
+
+
+def _path(store: ModelStore, name: str) -> Path | None:
+    """Where a model lies: its folder, or its file of weights."""
+    spec = store.spec_of(name)
+    found = local_weights(spec, weights_dir=store.settings.weights_dir)
+    if found is None and name in IMAGENET_NAMES:
+        return cached_weights(name)
+    return found
+
+
+def _home(store: ModelStore) -> Path:
+    return Path(store.settings.weights_dir or default_weights_dir())
+
+
+def size_text(count: int | None) -> str:
+    """`15.2 MB`."""
+    if count is None:
+        return "–"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,120 @@
+"""Pictures for the Predict tab: read from the gallery and the drawing pad, shown in a format that
+every browser knows, and the examples."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from vgg.data.images import ImageError, read_image
+from vgg.data.shapes import draw_shape
+from vgg.ui.heatmap import data_url
+from vgg.ui.server.uploads import uploaded
+
+MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
+EXAMPLE_SIZE = 256
+SHOWN_SIDE = 448  # pixels of a picture under its heat map
+# A state for each shape that draws a handsome one; found by looking.
+EXAMPLES = {
+    "arrow": 13,
+    "circle": 2,
+    "crescent": 3,
+    "cross": 4,
+    "heart": 0,
+    "square": 5,
+    "star": 13,
+    "triangle": 7,
+}
+SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp")
+
+Pictures = list[tuple[str, str | None]] | None  # what gr.Gallery gives: (path, caption)
+
+
+def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Image.Image | None:
+    """The one picture that is shown; None for none or several. `ValueError` for a broken one."""
+    if opened == "draw":
+        return read_drawing(drawing) if drawing else None
+    if not pictures or len(pictures) > 1:
+        return None
+    return read_image(uploaded(pictures[0][0]), min_side=SHOWN_SIDE)
+
+
+def read_drawing(drawing: str) -> Image.Image:
+    """The drawing pad's data URL as a picture; `ValueError` for anything else."""
+    head, _, data = drawing.partition("base64,")
+    if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
+        raise ValueError("this drawing can't be read; clear the pad and draw again")
+    return read_image(base64.b64decode(data))
+
+
+def shown_copies(pictures: Pictures) -> Any:
+    """A picture in a format that browsers do not show, such as HEIC, appears as our copy; one that
+    can't be read leaves the gallery, and its reason is said."""
+    if not pictures:
+        return gr.skip()
+    kept: list[Any] = []
+    changed = False
+    for path, caption in pictures:
+        try:
+            uploaded(path)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        if path.lower().endswith(SHOWN_BY_BROWSERS):
+            kept.append((path, caption))
+            continue
+        changed = True
+        try:
+            kept.append((copy_for_browsers(read_image(path)), caption or Path(path).name))
+        except ImageError as error:
+            gr.Warning(str(error))
+    return gr.Gallery(kept) if changed else gr.skip()
+
+
+def copy_for_browsers(image: Image.Image) -> str:
+    """A file with the same pixels, so that the answer is the same as for the original."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=1)  # more takes seconds for a photograph
+    return served_file("picture.png", buffer.getvalue())
+
+
+def served_file(name: str, data: bytes) -> str:
+    """Put a file where Gradio serves it, and deletes it when it is old."""
+    return save_bytes_to_cache(data, name, get_upload_folder())
+
+
+def example(name: str) -> Image.Image:
+    """The example picture of one shape."""
+    return draw_shape(name, Random(f"{EXAMPLES[name]}/{name}"), size=EXAMPLE_SIZE)
+
+
+def example_file(name: str) -> str:
+    """One example as a file that Gradio serves; `ValueError` for another name."""
+    if name not in EXAMPLES:
+        raise ValueError("there is no such example")
+    buffer = BytesIO()
+    example(name).save(buffer, "PNG")
+    return served_file(f"{name}.png", buffer.getvalue())
+
+
+def show_examples() -> str:
+    """The examples as buttons. Their pictures are in the page itself: they have no address."""
+    buttons = "".join(
+        f"<button type='button' data-example='{name}' title='{name}'>"
+        f"<img alt='{name}' src='{data_url(example(name))}'></button>"
+        for name in EXAMPLES
+    )
+    return f"<p class='quiet'>Examples</p><div class='gallery'>{buttons}</div>"
+
+
+def draw_examples(folder: Path) -> list[Path]:
+    """Draw the examples as `arrow.png`, `circle.png`, …"""
+    paths = [folder / f"{name}.png" for name in EXAMPLES]
+    for path in paths:
+        example(path.stem).save(path)
+    return paths

@@ -1,0 +1,216 @@
+"""How to train, the second step of the Train tab: mode, time and more, and what they come to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from vgg.checkpoints.loading import STARTER
+from vgg.network.config import ModelConfig
+from vgg.training.options import DEFAULT_BUDGET, TrainOptions
+from vgg.ui.server.model_store import NEW, Choice, ModelStore
+from vgg.ui.sidebar import choice_from_inputs
+from vgg.ui.tabs.train_pictures import PictureSet, sentence
+
+TIMES = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
+OWN_TIME, EPOCHS = "Own time", "Epochs"
+MODES = {
+    "Automatic": "auto",
+    "Head only": "probe",
+    "Whole network": "finetune",
+    "From scratch": "scratch",
+}
+# What strangers may ask of a public page.
+PUBLIC_SECONDS = 120.0
+PUBLIC_EPOCHS = 30
+
+
+def options_of(
+    store: ModelStore,
+    choice: Choice,
+    mode: str,
+    time: str,
+    seconds: float | None,
+    epochs: float | None,
+    image_size: float | None,
+    augment: bool,
+    seed: float | None,
+) -> TrainOptions:
+    """The step's raw values as options; `ValueError` says which makes no sense."""
+    kind = MODES.get(mode)
+    if kind is None:
+        raise ValueError(f"unknown mode {mode!r}")
+    budget = float(seconds or 0) if time == OWN_TIME else TIMES.get(time)
+    if store.settings.public:
+        if budget is not None and budget > PUBLIC_SECONDS:
+            raise ValueError(f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds")
+        if time == EPOCHS and (epochs or 0) > PUBLIC_EPOCHS:
+            raise ValueError(f"this public page trains for at most {PUBLIC_EPOCHS} epochs")
+    return TrainOptions(
+        **start_from(store, choice, kind),
+        epochs=int(epochs or 0) if time == EPOCHS else None,
+        budget_s=budget if time != EPOCHS else None,
+        image_size=int(image_size) if image_size else None,
+        augment=bool(augment),
+        seed=int(seed or 0),
+        device=store.settings.device,
+        precision=store.settings.precision,
+    )
+
+
+def start_from(store: ModelStore, choice: Choice, mode: str) -> dict[str, Any]:
+    """Which network the sidebar's choice means for a training."""
+    config = store.config(choice)
+    # The starter's trunk knows drawn shapes only; left alone, pictures are learned from scratch.
+    from_scratch = mode == "scratch" or choice.model == NEW
+    if from_scratch or (choice.model == STARTER and mode == "auto"):
+        return {
+            "mode": "scratch",
+            "depth": config.depth,
+            "batch_norm": config.batch_norm,
+            "width": config.width,
+            "head": config.head,
+        }
+    spec = choice.architecture if choice.is_imagenet else store.spec_of(choice.model)
+    return {"mode": mode, "model": spec}
+
+
+def origin(store: ModelStore, mode: str, *inputs: Any) -> str:
+    """The network that the training starts from, by its name, as HTML."""
+    try:
+        choice = choice_from_inputs(*inputs)
+        start = start_from(store, choice, MODES.get(mode, "auto"))
+        network = architecture(store.config(choice))
+    except (ValueError, TypeError) as error:
+        return f"<p class='problem'>{escape(sentence(str(error)))}</p>"
+    model = store.label(store.name(choice))
+    name = "Starter" if choice.model == STARTER else f"ImageNet's {model}" * choice.is_imagenet
+    name = f"<b>{escape(name or model)}</b>"
+    if choice.model == NEW:
+        text = f"A new network, {network}."
+    elif start["mode"] == "scratch":
+        text = f"A new network like {name}, {network}."
+    else:
+        text = f"Start from {name}, {network}."
+    return f"<p class='plan'>{text} <span>The sidebar chooses it.</span></p>"
+
+
+def architecture(config: ModelConfig) -> str:
+    """`VGG-16 with batch norm`."""
+    return f"VGG-{config.depth}{' with batch norm' if config.batch_norm else ''}"
+
+
+def plan(store: ModelStore, pictures: PictureSet | None, values: Sequence[Any], inputs: Any) -> str:
+    """One sentence on what will happen."""
+    if pictures is None:
+        return ""
+    try:
+        choice = choice_from_inputs(*inputs)
+        options = options_of(store, choice, *values)
+        config = store.config(choice)
+    except (ValueError, TypeError) as error:
+        return f"<p class='problem'>{escape(sentence(str(error)))}</p>"
+    name = architecture(config)
+    total = len(pictures.index.samples)
+    what = f"{name} learns from scratch"
+    if options.mode != "scratch":
+        model = store.name(choice)
+        source = "ImageNet" if choice.is_imagenet else store.label(model)
+        what = f"a new last layer learns from the outputs of {source}'s {name}, which stays frozen"
+        if options.mode == "finetune":
+            what += "; then its last stages learn too"
+        elif options.mode == "auto":
+            what += "; then its last stages, where the time is enough"
+        if not store.is_here(model):
+            what += "; its weights are downloaded first, outside of the time"
+    kept = sum(sample.part == "held_out" for sample in pictures.index.samples) or round(total / 5)
+    rough = "about " if kept == round(total / 5) else ""
+    text = f"{what}; {lasting(options)}; {rough}{kept} of {total} pictures are held out to test it."
+    classes = len(pictures.index.class_names)
+    if config.num_classes != classes:
+        text += f" It gets the pictures' {classes} classes."
+    return f"<p class='plan'>{escape(sentence(text))}</p>"
+
+
+def lasting(options: TrainOptions) -> str:
+    """How long it will take: `at most 1 min 40 s`, `10 epochs`."""
+    if options.epochs is not None:
+        return f"{options.epochs} epoch{'s' * (options.epochs != 1)}"
+    return f"at most {duration(options.seconds or DEFAULT_BUDGET)}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `2 min`, `1 min 40 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    parts = [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest or not minutes)
+    return " ".join(parts)
+
+
+def headline(options: TrainOptions) -> str:
+    """The step in a few words: `Head only, at most 2 min`."""
+    mode = next(name for name, mode in MODES.items() if mode == options.mode)
+    return f"{mode}, {lasting(options)}"
+
+
+@dataclass(frozen=True)
+class How:
+    """The step's components; `values` in the order of `options_of`."""
+
+    origin: gr.HTML
+    values: list[gr.components.Component]
+    name: gr.Textbox
+    plan: gr.HTML
+    train: gr.Button
+
+
+def lay_out(store: ModelStore, chosen: Sequence[Any]) -> How:
+    """The step's components. `chosen` are the sidebar's first values."""
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    defaults = TrainOptions()
+    start = gr.HTML(origin(store, "Automatic", *chosen), elem_id="origin")
+    mode = gr.Radio(list(MODES), value="Automatic", label="Mode", elem_id="mode")
+    times = [*TIMES, OWN_TIME, EPOCHS]
+    if store.settings.public:
+        times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
+    budget = gr.Radio(times, value="2 min", label="Time", elem_id="budget")
+    seconds = gr.Number(60, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds")
+    epochs = gr.Number(
+        10, label="Epochs", minimum=1, precision=0, visible=False, elem_id="epochs",
+        info="One epoch shows every picture once",
+    )  # fmt: skip
+    with gr.Accordion("More", open=False, elem_id="train-more"):
+        image_size = gr.Number(
+            None,
+            label="Image size in pixels",
+            info="Empty: chosen from the pictures and the time",
+            precision=0,
+            elem_id="image-size",
+        )
+        augment = gr.Checkbox(
+            defaults.augment,
+            label="Show each picture a little changed",
+            info="Where the whole network or its last stages learn: mirrored, shifted, cropped",
+            elem_id="augment",
+        )
+        seed = gr.Number(
+            defaults.seed,
+            label="Seed",
+            info="The same seed gives the same training",
+            precision=0,
+            elem_id="seed",
+        )
+        name = gr.Textbox(
+            label="Name of the model", placeholder="as the pictures", elem_id="model-name"
+        )
+    told = gr.HTML("", elem_id="plan")
+    train = gr.Button("Train", variant="primary", elem_id="train")
+    budget.change(
+        lambda time: (gr.Number(visible=time == OWN_TIME), gr.Number(visible=time == EPOCHS)),
+        budget,
+        [seconds, epochs],
+        **quiet,
+    )
+    values = [mode, budget, seconds, epochs, image_size, augment, seed]
+    return How(start, values, name, told, train)
