@@ -4,6 +4,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ def _has(kind: str) -> bool:
         return True
     if kind == "mps":
         return torch.backends.mps.is_available()
-    return getattr(torch, kind).is_available()
+    return bool(getattr(torch, kind).is_available())
 
 
 def _count(kind: str) -> int:
@@ -100,7 +101,7 @@ def _count(kind: str) -> int:
 
 def _cpu_multiplies_bf16() -> bool:
     # avx512 alone is not enough: without its bf16 part every product goes through fp32 and is slow.
-    chip = getattr(torch.cpu, "get_capabilities", dict)()
+    chip: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if chip:
         return bool(chip.get("avx512_bf16") or chip.get("amx_bf16"))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

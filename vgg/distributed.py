@@ -184,7 +184,8 @@ def run_on_rank_0(work: Callable[[], Result]) -> Result:
         distributed.broadcast_object_list(answer)
     if answer[1]:
         raise answer[1]
-    return answer[0]
+    result: Result = answer[0]
+    return result
 
 
 def any_of(flag: bool) -> bool:

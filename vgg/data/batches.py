@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class Batch:
 
 def read_batches(
     files: Iterable[Path], cfg: Preprocessing, size: int, *, workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The pictures of `files`, `size` files at a time. While one batch is in use the next is read.
 
     By threads, of which Pillow lets several decode at once. They share one Python, though: to feed

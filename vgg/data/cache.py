@@ -91,7 +91,7 @@ class FeatureStore:
         try:
             data = file.read_bytes()
             if _checksum(data) == file.stem:
-                records = np.load(BytesIO(data), allow_pickle=False)
+                records: np.ndarray = np.load(BytesIO(data), allow_pickle=False)
                 if records.dtype == self.dtype:
                     return records
             log.warning("%s is damaged; it is removed", file.name)

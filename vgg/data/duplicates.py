@@ -228,7 +228,8 @@ def _sampling() -> tuple[np.ndarray, np.ndarray]:
         centres = (np.arange(_SIDE) + 0.5) / _SIDE
         centres = (before + (1 - before - after) * centres) * _SIDE - 0.5
         weights = np.exp(-((np.arange(_SIDE) - centres[:, None]) ** 2) / (2 * _BLUR**2))
-        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return weights.astype(np.float32)
 
     rows = np.stack([matrix(top, bottom) for _, top, _, bottom in _CROPS])
     columns = np.stack([matrix(left, right).T for left, _, right, _ in _CROPS])

@@ -18,6 +18,7 @@ import numpy as np
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size
 
 MAX_FILES = 1_000_000  # a folder with more is a slip, such as naming the whole disk
+Part = Literal["train", "held_out"]  # of a folder that is divided already
 _MAX_DEPTH = 8  # folders below a class that are looked into
 _PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # of split folders
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -36,7 +37,7 @@ class Sample:
     path: Path
     name: str
     label: int
-    part: Literal["train", "held_out"] | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -306,8 +307,9 @@ def _assigned(
         if name not in learned:
             walk.skip(file, f"shows {name!r}, of which train has no picture")
         elif part in (None, "train", measured):
-            role = None if measured not in parts else "train" if part == "train" else "held_out"
-            used.append((name, Sample(file, walk.name(file), 0, role)))
+            role: Part = "train" if part == "train" else "held_out"
+            sample = Sample(file, walk.name(file), 0, role if measured in parts else None)
+            used.append((name, sample))
         else:
             unused.append((name, Sample(file, walk.name(file), 0)))
     return used, unused

@@ -126,7 +126,8 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 def _open_jpeg(data: bytes) -> Image.Image:
     """A JPEG without its application and comment segments, but for those that tell the colours."""
-    kept, notes, frame, position = [data[:2]], {}, b"", 2
+    kept, frame, position = [data[:2]], b"", 2
+    notes: dict[str | tuple[int, int], bytes] = {}
     while True:
         position = data.index(b"\xff", position)  # libjpeg skips other bytes here, too
         marker = data[position + 1]

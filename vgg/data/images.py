@@ -25,7 +25,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageMath
 
-from vgg.data.formats import ImageError, directory, open_picture
+from vgg.data.formats import ImageError as ImageError  # handed on: this is the door
+from vgg.data.formats import directory, open_picture
 
 # What the intake of a folder takes for pictures; `read_image` itself goes by the bytes.
 # fmt: off
@@ -155,7 +156,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image.info) in (5, 6, 7, 8) else (width, height)
 
 
-def _orientation(info: Mapping[str, Any]) -> int:
+def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
     """Which way the stored picture lies, 1 (upright) to 8, by the EXIF or XMP in a reader's info.
 
     Damaged notes may give any other number, which means nothing.
@@ -168,7 +169,7 @@ def _orientation(info: Mapping[str, Any]) -> int:
             exif = bytes.fromhex("".join(profile.split("\n")[3:]))
         order, _, entries = directory(exif.removeprefix(b"Exif\0\0"))
         _, kind, _, value = entries[_ORIENTATION]
-        return struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], value)[0]
+        return int(struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], value)[0])
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
     xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
     found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
@@ -193,6 +194,8 @@ def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     sixteen_bit = image.mode.startswith("I;16")
     deep = image.convert("I") if sixteen_bit else image
     low, high = deep.getextrema()
+    assert isinstance(low, int | float)  # one band
+    assert isinstance(high, int | float)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("holds infinite values or gaps (NaN); save it as PNG")
     if sixteen_bit or (image.mode, image.format) == ("I", "PPM"):  # Pillow scales PGM to 16 bits

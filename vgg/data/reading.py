@@ -4,7 +4,7 @@ import logging
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ def in_threads(
     *,
     threads: int | None = None,
     ahead: int = 0,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """`map(work, items)` on a pool of threads, in order, a bounded number of results ahead: `ahead`
     where it is more than enough to keep all threads busy.
 
@@ -131,7 +131,7 @@ class LoadedPicture:
     error: str | None = None
 
 
-def digests_of(files: Sequence[Path]) -> Iterator[str | None]:
+def digests_of(files: Sequence[Path]) -> Generator[str | None]:
     """The digest of each file's bytes; None where it can't be read (any more)."""
     return in_threads(_digest, files)
 

@@ -249,7 +249,7 @@ def _hand_figure(name: str, rng: Random) -> _Figure:
 
 def _stretch(name: str, rng: Random) -> float:
     """Width over height, within what still is the shape."""
-    return {"circle": 1.17, "square": 1.1}.get(name, 1.22) ** rng.uniform(-1, 1)
+    return math.pow({"circle": 1.17, "square": 1.1}.get(name, 1.22), rng.uniform(-1, 1))
 
 
 def _angle(name: str, rng: Random, *, upright: float) -> float:

@@ -144,7 +144,7 @@ def folds(
 
     labels, groups = np.asarray(labels), np.asarray(groups)
     group_sizes = np.bincount(groups)
-    k = min(k, np.count_nonzero(group_sizes), max(np.bincount(labels), default=0))
+    k = int(min(k, np.count_nonzero(group_sizes), max(np.bincount(labels), default=0)))
     if k < 2:
         raise ValueError("all pictures show the same, so none can be held out; add others")
     rng = np.random.default_rng(seed)

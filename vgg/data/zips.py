@@ -193,8 +193,8 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
             reason = _reason_to_skip(entry, names)
             reason = reason or _write(archive, entry, folder.joinpath(*names), budget)
             if reason:
-                file = "/".join(names).encode(errors="replace").decode()
-                skipped.append(Skipped(file, reason))
+                name = "/".join(names).encode(errors="replace").decode()
+                skipped.append(Skipped(name, reason))
     return tuple(skipped)
 
 

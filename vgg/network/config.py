@@ -40,8 +40,9 @@ IMAGENET_NAMES = tuple(f"vgg{depth}{bn}" for depth in DEPTHS for bn in ("", "_bn
 
 
 def is_number(value: object) -> bool:
-    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_plain and abs(value) <= MAX_NUMBER  # false for NaN, too
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= MAX_NUMBER  # false for NaN, too
 
 
 def _is_triple(value: object) -> bool:
@@ -193,7 +194,9 @@ class ModelConfig:
         if not isinstance(cfg, dict):
             raise ValueError("pretrained_cfg in config.json must be a JSON object")
         read = {f.name for f in fields(Preprocessing)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k in read}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k in read
+        }
         own.setdefault("num_classes", cfg.get("num_classes", len(names)))
         own.setdefault("trained", own["num_classes"] != 0)
         extra = {key: value for key, value in data.items() if key not in known}

@@ -84,8 +84,8 @@ def _classifier(config: ModelConfig) -> tuple[Layer, ...]:
 
 def _pooling(config: ModelConfig) -> Layer:
     if config.head == "fc":
-        shape = (POOLED, POOLED, scaled(CHANNELS[-1], config.width))
-        return Layer(f"average pooling to {POOLED} x {POOLED}", shape)
+        channels = scaled(CHANNELS[-1], config.width)
+        return Layer(f"average pooling to {POOLED} x {POOLED}", (POOLED, POOLED, channels))
     shape = (classifier_inputs(config.head, config.width),)
     if config.head == "gap":
         return Layer("global average pooling", shape)

@@ -117,13 +117,18 @@ class VGG(nn.Module):
         return [index - 1 for index in pools]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.config.head != "fc" or not len(self.classifier):
-            return self.classifier(self.pool(x))
-        maps = self.features(_checked(x))
-        positions = maps.shape[2] * maps.shape[3]
-        if positions >= POOLED**2 or len(maps) < 4 * positions:  # no gain, or a loss
-            return self.classifier(torch.flatten(self.avgpool(maps), 1))
-        return self.classifier[1:](self._first_layer(maps))
+        classifier = self.classifier
+        if self.config.head != "fc" or not len(classifier):
+            read = self.pool(x)
+        else:
+            maps: Tensor = self.features(_checked(x))
+            positions = maps.shape[2] * maps.shape[3]
+            if positions >= POOLED**2 or len(maps) < 4 * positions:  # no gain, or a loss
+                read = torch.flatten(self.avgpool(maps), 1)
+            else:
+                read, classifier = self._first_layer(maps), classifier[1:]
+        logits: Tensor = classifier(read)
+        return logits
 
     def _first_layer(self, maps: Tensor) -> Tensor:
         """The first fully connected layer on maps with fewer numbers than the 7x7 that it reads.
@@ -132,6 +137,7 @@ class VGG(nn.Module):
         answer, and a small product instead of a large one: at 32 pixels 1/49 of the work.
         """
         first = self.classifier[0]
+        assert isinstance(first, nn.Linear)
         channels, *sides = maps.shape[1:]
         one_each = torch.eye(sides[0] * sides[1], device=maps.device, dtype=first.weight.dtype)
         spread = self.avgpool(one_each.view(-1, 1, *sides)).flatten(1)  # (positions, 49)
@@ -173,7 +179,9 @@ class VGG(nn.Module):
             raise ValueError("batch norm can be folded in eval mode only; call .eval() first")
         for index, layer in enumerate(self.features):
             if isinstance(layer, nn.BatchNorm2d):
-                self.features[index - 1] = fuse_conv_bn_eval(self.features[index - 1], layer)
+                convolution = self.features[index - 1]
+                assert isinstance(convolution, nn.Conv2d)
+                self.features[index - 1] = fuse_conv_bn_eval(convolution, layer)
                 self.features[index] = nn.Identity()
         return self
 
@@ -206,6 +214,7 @@ def _checked(x: Tensor) -> Tensor:
 
 def _initialize_layer(layer: nn.Module) -> None:
     if isinstance(layer, nn.Conv2d):
+        assert layer.bias is not None
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(layer.bias)
     elif isinstance(layer, nn.BatchNorm2d):

@@ -46,8 +46,14 @@ class WinogradConv2d(nn.Module):
     are kept in the transformed form, four times as many numbers.
     """
 
+    weight: Tensor  # (36, C, K)
+    bias: Tensor
+    into_patch: Tensor  # (36, 36)
+    out_of_patch: Tensor  # (16, 36)
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
+        assert conv.bias is not None
         outputs, inputs = conv.weight.shape[:2]
         into = torch.kron(torch.tensor(_G), torch.tensor(_G))  # (36, 9)
         weight = into @ conv.weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
