@@ -6,7 +6,7 @@
     ├── UsageError             vgg.terminal: the command line asks for something that there is not
     └── TooLittleMemoryError   vgg.training.recipe
     StoppedError               a person has stopped the work: an end, not a failure
-    ProcessLostError           vgg.distributed: another process of this run has ended
+    ProcessLostError           another process of this run has ended
 
 The tables are `vgg/sentences/<language>.toml`.
 """
@@ -14,20 +14,24 @@ The tables are `vgg/sentences/<language>.toml`.
 import tomllib
 from functools import cache
 from pathlib import Path
+from reprlib import Repr
+from reprlib import repr as shorten
 from string import Formatter
 from typing import Any
 
 LANGUAGE = "en"
+_NAMES = Repr()
+_NAMES.maxstring = 120
 
 
-class UserError(ValueError):
-    """What the user can mend. `key` names a sentence of the table, `values` fill its places.
+class _KeyedError(Exception):
+    """`key` names a sentence of the table, `values` fill its places.
 
-    A value may be a `UserError` itself (the reason within a sentence), or a tuple or list of
-    choices, which the sentence names as "a, b or c".
+    A value may be such an error itself (the reason within a sentence), or a tuple or list of
+    choices.
     """
 
-    def __init__(self, key: str, **values: Any) -> None:
+    def __init__(self, key: str, /, **values: Any) -> None:
         super().__init__(key, values)
         self.key, self.values = key, values
 
@@ -38,11 +42,19 @@ class UserError(ValueError):
         return sentence(self.key, self.values)
 
 
-class StoppedError(Exception):
+class UserError(_KeyedError, ValueError):
+    """What the user can mend."""
+
+
+class StoppedError(_KeyedError):
     """Somebody has stopped this work. It is an end, not a failure."""
 
 
-def _again(kind: type[UserError], key: str, values: dict[str, Any]) -> UserError:
+class ProcessLostError(_KeyedError, RuntimeError):
+    """Another process of this run has ended, or does not answer."""
+
+
+def _again(kind: type[_KeyedError], key: str, values: dict[str, Any]) -> _KeyedError:
     return kind(key, **values)
 
 
@@ -64,20 +76,33 @@ def sentence(key: str, values: dict[str, Any], language: str = LANGUAGE) -> str:
 
 
 class _Places(Formatter):
-    """`str.format`, where a value may be an error's sentence or a list of choices."""
+    """`str.format`, where a value may be an error's sentence or a list of choices.
+
+    Beyond its rules: `{why}` of an error is that error's sentence; `{names}` of a tuple or list is
+    "a, b or c", and `{names:and}` "a, b and c"; `{count:picture|pictures}` is "1 picture" or
+    "2 pictures"; `{value!r}` is cut in the middle where it is long, as hostile files make it.
+    """
 
     def __init__(self, language: str) -> None:
         self.language = language
 
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        if conversion != "r":
+            return super().convert_field(value, conversion)
+        return _NAMES.repr(value) if isinstance(value, str) else shorten(value)
+
     def format_field(self, value: Any, format_spec: str) -> str:
-        if isinstance(value, UserError):
+        if isinstance(value, _KeyedError):
             return sentence(value.key, value.values, self.language)
         if isinstance(value, tuple | list):
-            return self._choices([self.format_field(item, format_spec) for item in value])
+            return self._list([self.format_field(item, "") for item in value], format_spec or "or")
+        if "|" in format_spec:
+            one, many = format_spec.split("|")
+            return f"{value} {one if value == 1 else many}"
         return str(super().format_field(value, format_spec))
 
-    def _choices(self, names: list[str]) -> str:
+    def _list(self, names: list[str], word: str) -> str:
         if len(names) < 2:
             return "".join(names)
         first, last = ", ".join(names[:-1]), names[-1]
-        return table(self.language)["words.or"].format(first=first, last=last)
+        return table(self.language)[f"words.{word}"].format(first=first, last=last)

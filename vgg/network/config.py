@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from reprlib import repr as shown  # short, however large a value a file holds
 from typing import Any
+
+from vgg.errors import UserError
 
 DEPTHS = (11, 13, 16, 19)
 HEADS = ("fc", "gap", "stages")
@@ -72,28 +73,24 @@ class Preprocessing:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if not _is_triple(value) or not all(is_number(v) for v in value):
-                raise ValueError(f"{name} must be three numbers, one a colour, not {shown(value)}")
+                raise UserError("network.triple", name=name, value=value)
         if min(self.std) < MIN_STD:
-            raise ValueError(f"std must be at least {MIN_STD:g}, not {list(self.std)}")
+            raise UserError("network.std", least=MIN_STD, value=list(self.std))
         size = self.input_size
         if not _is_triple(size) or size[0] != 3 or size[1] != size[2] or type(size[1]) is not int:
-            raise ValueError(f"input_size must be [3, side, side], not {shown(size)}")
+            raise UserError("network.input_size", value=size)
         if not MIN_SIDE <= size[1] <= MAX_IMAGE_SIZE:
-            raise ValueError(
-                f"the image size must lie between {MIN_SIDE} and {MAX_IMAGE_SIZE} pixels, "
-                f"not {shown(size[1])}"
+            raise UserError(
+                "network.image_size", least=MIN_SIDE, most=MAX_IMAGE_SIZE, value=size[1]
             )
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"unknown interpolation {shown(self.interpolation)}; "
-                f"choose {listed(INTERPOLATIONS)}"
+            raise UserError(
+                "network.interpolation", value=self.interpolation, choices=INTERPOLATIONS
             )
         if self.crop_mode not in CROP_MODES:
-            raise ValueError(
-                f"unknown crop_mode {shown(self.crop_mode)}; choose {listed(CROP_MODES)}"
-            )
+            raise UserError("network.crop_mode", value=self.crop_mode, choices=CROP_MODES)
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 1:
-            raise ValueError(f"crop_pct must lie between 0.1 and 1, not {shown(self.crop_pct)}")
+            raise UserError("network.crop_pct", value=self.crop_pct)
 
     @property
     def size(self) -> int:
@@ -125,15 +122,15 @@ class ModelConfig:
         if not self.label_names:
             object.__setattr__(self, "label_names", default_names(self.num_classes))
         if len(self.label_names) != self.num_classes:
-            raise ValueError(
-                f"label_names has {len(self.label_names)} names for {self.num_classes} classes"
+            raise UserError(
+                "network.name_count", names=len(self.label_names), classes=self.num_classes
             )
         if not all(isinstance(name, str) and name for name in self.label_names):
-            raise ValueError("label_names must be a list of names, none of them empty")
+            raise UserError("network.empty_name")
         if len(set(self.label_names)) != len(self.label_names):
-            raise ValueError("label_names has the same name twice; give each class its own")
+            raise UserError("network.same_name")
         if not isinstance(self.trained, bool):
-            raise ValueError(f"trained must be true or false, not {shown(self.trained)}")
+            raise UserError("network.trained", value=self.trained)
 
     @property
     def depth(self) -> int:
@@ -182,17 +179,17 @@ class ModelConfig:
         A `ValueError` names the field that is missing or wrong.
         """
         if not isinstance(data, dict):
-            raise ValueError("config.json must hold one JSON object")
+            raise UserError("network.no_config")
         if not isinstance(data.get("architecture"), str):
-            raise ValueError("config.json does not say its architecture, such as vgg16_bn")
+            raise UserError("network.no_architecture")
         known = {f.name for f in fields(cls)} - {"extra"}
         own = {key: value for key, value in data.items() if key in known}
         names = own.pop("label_names", None) or ()
         if not isinstance(names, list | tuple):
-            raise ValueError("label_names in config.json must be a list of names")
+            raise UserError("network.names_field")
         cfg = own.pop("pretrained_cfg", None) or {}
         if not isinstance(cfg, dict):
-            raise ValueError("pretrained_cfg in config.json must be a JSON object")
+            raise UserError("network.preprocessing_field")
         read = {f.name for f in fields(Preprocessing)}
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k in read
@@ -208,9 +205,7 @@ class ModelConfig:
 def depth_and_norm(architecture: str) -> tuple[int, bool]:
     """`"vgg16_bn"` → (16, True). A `ValueError` lists the eight names."""
     if architecture not in IMAGENET_NAMES:
-        raise ValueError(
-            f"unknown architecture {shown(architecture)}; choose {listed(IMAGENET_NAMES)}"
-        )
+        raise UserError("network.architecture", value=architecture, choices=IMAGENET_NAMES)
     name, _, norm = architecture.partition("_")
     return int(name.removeprefix("vgg")), norm == "bn"
 
@@ -230,19 +225,17 @@ def check_network(
 ) -> None:
     """Refuse, with a `ValueError`, what is not a VGG."""
     if type(depth) is not int or depth not in STAGES:
-        raise ValueError(f"num_layers must be {listed(DEPTHS)}, not {shown(depth)}")
+        raise UserError("network.depth", choices=DEPTHS, value=depth)
     if type(num_classes) is not int:
-        raise ValueError(f"num_classes must be a whole number, not {shown(num_classes)}")
+        raise UserError("network.whole_classes", value=num_classes)
     if not 0 <= num_classes <= MAX_CLASSES:
-        raise ValueError(
-            f"num_classes must lie between 1 and {MAX_CLASSES}, not {shown(num_classes)}"
-        )
+        raise UserError("network.classes", most=MAX_CLASSES, value=num_classes)
     if head not in HEADS:
-        raise ValueError(f"unknown head {shown(head)}; choose {listed(HEADS)}")
+        raise UserError("network.head", value=head, choices=HEADS)
     if not is_number(width) or not 0 < width <= MAX_WIDTH:
-        raise ValueError(f"width must be above 0 and at most {MAX_WIDTH:g}, not {shown(width)}")
+        raise UserError("network.width", most=MAX_WIDTH, value=width)
     if not is_number(dropout) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {shown(dropout)}")
+        raise UserError("network.dropout", value=dropout)
 
 
 def scaled(count: int, width: float) -> int:
@@ -292,7 +285,7 @@ def read_config(file: Path) -> ModelConfig:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{file.name} can't be read ({error.strerror})") from error
+        raise UserError("network.unreadable_config", name=file.name, why=error.strerror) from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not readable JSON ({error})") from error
+        raise UserError("network.no_json", name=file.name, why=str(error)) from error
     return ModelConfig.from_json(data)

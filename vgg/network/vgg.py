@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vgg.errors import UserError
 from vgg.network.config import (
     CHANNELS,
     MIN_SIDE,
@@ -176,7 +177,7 @@ class VGG(nn.Module):
         mode, fewer steps (Jacob et al. 2017, section 3.2). Layer indices stay as they were; the
         result is for predicting only, a checkpoint keeps batch norm."""
         if self.training:
-            raise ValueError("batch norm can be folded in eval mode only; call .eval() first")
+            raise UserError("network.fold")
         for index, layer in enumerate(self.features):
             if isinstance(layer, nn.BatchNorm2d):
                 convolution = self.features[index - 1]
@@ -206,9 +207,7 @@ class VGG(nn.Module):
 
 def _checked(x: Tensor) -> Tensor:
     if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
-        raise ValueError(
-            f"the input must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
-        )
+        raise UserError("network.input", least=MIN_SIDE, shape=tuple(x.shape))
     return x
 
 

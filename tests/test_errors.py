@@ -1,0 +1,64 @@
+"""Every error that a user can mend has a sentence in the table, and fills just its places."""
+
+import ast
+import pickle
+import re
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import pytest
+
+from vgg import errors
+from vgg.errors import UserError, sentence, table
+
+VGG = Path(errors.__file__).parent
+SOURCES = [*VGG.rglob("*.py"), VGG.parent / "app.py"]
+CALLS = [
+    node
+    for file in SOURCES
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")
+]
+
+
+def places(text: str) -> dict[str, Any]:
+    """A value for each place in a sentence."""
+    found = [(name, spec) for _, name, spec, _ in Formatter().parse(text) if name]
+    return {name: ("cat", "dog") if spec == "and" else 2 for name, spec in found}
+
+
+def raised() -> dict[str, set[str]]:
+    """Key → names of the values given, one way wherever it is raised."""
+    found: dict[str, set[str]] = {}
+    for call in CALLS:
+        for node in (n for part in call.args for n in ast.walk(part)):
+            if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]+", str(node.value)):
+                names = {str(word.arg) for word in call.keywords}
+                assert found.setdefault(str(node.value), names) == names, node.value
+    return found
+
+
+def test_each_error_has_a_sentence_and_gives_the_values_of_its_places() -> None:
+    sentences = {key: text for key, text in table().items() if not key.startswith("words.")}
+    assert raised() == {key: set(places(text)) for key, text in sentences.items()}
+    for key, text in sentences.items():
+        assert sentence(key, places(text)), key
+
+
+def test_values_become_words() -> None:
+    def filled(text: str, **values: Any) -> str:
+        return errors._Places("en").vformat(text, (), values)
+
+    assert filled("{a}; {a:and}", a=("x", "y", 3)) == "x, y or 3; x, y and 3"
+    assert [filled("{n:file|files}", n=n) for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert len(filled("{a!r}, {b!r}", a="x" * 10_000, b=[["x" * 99] * 99] * 99)) < 600
+    inner = UserError("network.depth", choices=(1, 2), value=3)
+    assert filled("no: {why}", why=inner) == "no: num_layers must be 1 or 2, not 3"
+
+
+@pytest.mark.parametrize("kind", UserError.__subclasses__())
+def test_an_error_comes_whole_from_another_process(kind: type[UserError]) -> None:
+    error = kind("network.depth", choices=(1, 2), value=UserError("network.same_name"))
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (kind, str(error))
