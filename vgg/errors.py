@@ -15,13 +15,13 @@ import tomllib
 from functools import cache
 from pathlib import Path
 from reprlib import Repr
-from reprlib import repr as shorten
 from string import Formatter
 from typing import Any
 
 LANGUAGE = "en"
-_NAMES = Repr()
-_NAMES.maxstring = 120
+_MOST = 200  # letters of a value, however large a file makes it
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 class _KeyedError(Exception):
@@ -89,7 +89,8 @@ class _Places(Formatter):
     def convert_field(self, value: Any, conversion: Any) -> Any:
         if conversion != "r":
             return super().convert_field(value, conversion)
-        return _NAMES.repr(value) if isinstance(value, str) else shorten(value)
+        text = _SHORT.repr(value)
+        return text if len(text) <= _MOST else f"{text[:_MOST]}..."
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if isinstance(value, _KeyedError):
