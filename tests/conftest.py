@@ -91,10 +91,11 @@ def _same_random_numbers() -> None:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the eight pictures that the page offers as examples: `star.png`, …"""
-    from vgg.ui.tabs.predict_input import draw_examples
+    from vgg.ui.tabs.predict_input import EXAMPLES, example
 
     folder = tmp_path_factory.mktemp("shapes")
-    draw_examples(folder)
+    for name in EXAMPLES:
+        example(name).save(folder / f"{name}.png")
     return folder
 
 

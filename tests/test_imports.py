@@ -44,6 +44,7 @@ WITHOUT_TORCH = (
     "vgg.errors",
     "vgg.data.images",
     "vgg.data.formats",
+    "vgg.data.figures",
     "vgg.data.shapes",
     "vgg.network.config",
     "vgg.network.summary",

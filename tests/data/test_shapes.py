@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from vgg.data import shapes
-from vgg.data.shapes import SHAPES, draw_folder, draw_pair, draw_shape
+from vgg.data.shapes import SHAPES, draw_folder, draw_shape
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -98,25 +98,6 @@ def test_a_random_state_gives_the_same_figure_at_any_size():
             assert ImageStat.Stat(ImageChops.difference(small, large.reduce(2))).mean[0] < 6
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_the_two_shapes_of_a_pair_keep_to_their_halves(seed):
-    size = 192
-    left, right = Random(seed).sample(SHAPES, 2)
-    pair = draw_pair(left, right, Random(seed), size=size)
-    assert pair.mode == "RGB"
-    assert pair.size == (size, size)
-    rng = Random(seed)
-    ground = shapes._ground(rng, shapes._ground_colours(rng), size)
-    drawn = ImageChops.difference(pair, ground).convert("L")
-    assert drawn.crop((size // 2 - 1, 0, size // 2 + 1, size)).getbbox() is None
-    for box in ((0, 0, size // 2, size), (size // 2, 0, size, size)):
-        x0, y0, x1, y1 = drawn.crop(box).getbbox()
-        assert min(x0, y0) >= 1
-        assert x1 <= size // 2 - 1
-        assert y1 <= size - 1
-        assert max(x1 - x0, y1 - y0) > 0.6 * size / 2
-
-
 def test_an_empty_folder_is_filled(tmp_path):
     draw_folder(tmp_path, count=1, size=32)
     assert sorted(path.name for path in tmp_path.iterdir()) == list(SHAPES)
@@ -159,5 +140,3 @@ def test_wrong_wishes_are_refused_before_anything_is_written(tmp_path):
         draw_shape("hexagon", Random(0))
     with pytest.raises(ValueError, match="size is 1025"):
         draw_shape("heart", Random(0), size=1025)
-    with pytest.raises(ValueError, match="unknown shape 'hexagon'"):
-        draw_pair("heart", "hexagon", Random(0))

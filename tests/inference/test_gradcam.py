@@ -18,8 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vgg.checkpoints.loading import load_model
+from vgg.data import shapes
+from vgg.data.figures import clean_figure
 from vgg.data.images import read_image
-from vgg.data.shapes import SHAPES, draw_pair, draw_shape
+from vgg.data.shapes import SHAPES, draw_shape
 from vgg.data.transforms import normalise, placement, to_uint8
 from vgg.device import memory_used
 from vgg.inference.faithfulness import Faithfulness, deletion_test
@@ -327,6 +329,16 @@ def starter(head: str) -> VGG:
         other.classifier[0].bias.copy_(-weight @ centre)
         assert (other.classifier(x).argmax(1) == targets.argmax(1)).float().mean() > 0.9
     return other
+
+
+def draw_pair(left: str, right: str, rng: Random, size: int = 192) -> Image.Image:
+    """Two clean shapes on one ground, each wholly within its half of a square picture."""
+    grounds = shapes._ground_colours(rng)
+    picture = shapes._ground(rng, grounds, size)
+    for name, box in ((left, (0.0, 0.0, 0.5, 1.0)), (right, (0.5, 0.0, 1.0, 1.0))):
+        figure = clean_figure(name, rng, box, least=0.7)
+        shapes._paint(picture, figure, rng, shapes._ink(rng, grounds), grounds)
+    return picture
 
 
 @pytest.mark.parametrize("head", ["gap", "stages"])

@@ -110,11 +110,3 @@ def show_examples() -> str:
         for name in EXAMPLES
     )
     return f"<p class='quiet'>Examples</p><div class='gallery'>{buttons}</div>"
-
-
-def draw_examples(folder: Path) -> list[Path]:
-    """Draw the examples as `arrow.png`, `circle.png`, …"""
-    paths = [folder / f"{name}.png" for name in EXAMPLES]
-    for path in paths:
-        example(path.stem).save(path)
-    return paths
