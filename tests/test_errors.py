@@ -33,7 +33,9 @@ def raised() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for call in CALLS:
         for node in (n for part in call.args for n in ast.walk(part)):
-            if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]+", str(node.value)):
+            if isinstance(node, ast.Constant) and re.fullmatch(
+                r"[a-z]+\.[a-z_0-9]+", str(node.value)
+            ):
                 names = {str(word.arg) for word in call.keywords}
                 assert found.setdefault(str(node.value), names) == names, node.value
     return found

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size
+from vgg.errors import UserError
 
 MAX_FILES = 1_000_000  # a folder with more is a slip, such as naming the whole disk
 Part = Literal["train", "held_out"]  # of a folder that is divided already
@@ -24,7 +25,7 @@ _PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # of 
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 _FEW = 10  # pictures of a class: fewer make its results rough,
 _UNEVEN = 10  # and so does so many times fewer than the largest class has
-_LAYOUT = "put the pictures of each class into a sub-folder of its own, such as cat/ and dog/"
+_LAYOUT = UserError("data.layout")
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,7 @@ def scan_folder(path: str | Path, *, least: int = 2, max_files: int = MAX_FILES)
             name = unicodedata.normalize("NFC", class_folder.name)
             found += [(name, part, file) for file in pictures]
     if not found and any(map(_looks_like_picture, loose)):
-        raise ValueError(
-            f"{root.name!r} holds pictures that are not sorted into classes; {_LAYOUT}"
-        )
+        raise UserError("data.loose", name=root.name, how=_LAYOUT)
     used, unused = _assigned(walk, found)
     index = _index(root, used, unused, tuple(walk.skipped), least)
     return replace(index, notes=_notes(index, folders, parts))
@@ -160,23 +159,23 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def reason_of(error: Exception, file_name: str) -> str:
+def reason_of(error: ImageError) -> str:
     """The sentence of an `ImageError` without the file's name, which `Skipped` has already."""
-    return str(error).removeprefix(f"{file_name!r} ")
+    return str(error.values.get("why", error))
 
 
 def _existing_folder(path: Path) -> Path:
     try:
         root = path.resolve(strict=True)
     except FileNotFoundError:
-        raise ValueError(f"{str(path)!r} does not exist; check the name") from None
+        raise UserError("data.no_folder", path=str(path)) from None
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
-        raise ValueError(f"{str(path)!r} can't be opened; check the name") from None
+        raise UserError("data.folder_closed", path=str(path)) from None
     if root.is_dir():
         return root
     if zipfile.is_zipfile(root):
-        raise ValueError(f"{root.name!r} is a zip; unpack it first, with open_zip")
-    raise ValueError(f"{root.name!r} is neither a folder nor a zip; {_LAYOUT}")
+        raise UserError("data.is_zip", name=root.name)
+    raise UserError("data.no_folder_or_zip", name=root.name, how=_LAYOUT)
 
 
 class _Walk:
@@ -210,9 +209,8 @@ class _Walk:
                 for entry in entries:
                     self._left -= 1
                     if self._left < 0:
-                        raise ValueError(
-                            f"{self.root.name!r} holds more than {self._max_files} files; "
-                            "name the folder of the pictures itself"
+                        raise UserError(
+                            "data.many_files", name=self.root.name, most=self._max_files
                         )
                     path = folder / entry.name
                     if reason := self._unfit(entry, path):
@@ -264,7 +262,7 @@ class _Walk:
         try:
             probe_size(file)
         except ImageError as error:
-            self.skip(file, reason_of(error, file.name))
+            self.skip(file, reason_of(error))
             return False
         return True
 
@@ -290,7 +288,7 @@ def _parts(walk: _Walk, folders: list[Path]) -> dict[str, str]:
         return {}
     parts = {folder.name: _PARTS[folder.name.lower()] for folder in filled}
     if parts and "train" not in parts.values():
-        raise ValueError(f"{walk.root.name!r} has {' and '.join(parts)}, but no train folder")
+        raise UserError("data.no_train", name=walk.root.name, parts=list(parts))
     return parts
 
 
@@ -336,21 +334,12 @@ def _index(
     """The index of (class name, sample) pairs, labels given anew; checks that there is enough."""
     counts = Counter(name for name, _ in used)
     names = tuple(sorted(counts, key=_natural_order))
-    too_small = [f"{name!r} has {counts[name]}" for name in names if counts[name] < least]
-    wrong = None
-    if not names:
-        wrong = f"{root.name!r} holds no pictures in sub-folders; {_LAYOUT}"
-    elif len(names) < least:
-        has = f"{names[0]!r}, with {_pictures(counts[names[0]])}"
-        wrong = f"{root.name!r} holds one class, {has}; at least {least} are needed: {_LAYOUT}"
-    elif too_small:
-        few = ", ".join(too_small[:5]) + ", …" * (len(too_small) > 5)
-        wrong = f"each class needs at least {_pictures(least)}, but {few}"
-    if wrong:
-        if skipped:
-            example = f"{skipped[0].file!r} {skipped[0].reason}"
-            wrong += f" ({len(skipped)} skipped, for instance {example})"
-        raise ValueError(wrong)
+    if wrong := _too_little(root, {name: counts[name] for name in names}, least):
+        if not skipped:
+            raise wrong
+        one = skipped[0]
+        n = len(skipped)
+        raise UserError("data.with_skipped", why=wrong, count=n, file=one.file, reason=one.reason)
     label = {name: k for k, name in enumerate(names)}
     return FolderIndex(
         root=root,
@@ -360,3 +349,18 @@ def _index(
         unused=tuple(replace(s, label=label[name]) for name, s in unused if name in label),
         least=least,
     )
+
+
+def _too_little(root: Path, counts: Mapping[str, int], least: int) -> UserError | None:
+    """What is wrong where there are too few classes, or pictures of one."""
+    if not counts:
+        return UserError("data.no_pictures", name=root.name, how=_LAYOUT)
+    if len(counts) < least:
+        only, count = next(iter(counts.items()))
+        return UserError(
+            "data.one_class", name=root.name, only=only, count=count, least=least, how=_LAYOUT
+        )
+    few = [UserError("data.has", name=n, count=c) for n, c in counts.items() if c < least]
+    if len(few) > 5:
+        few[5:] = [UserError("data.more", count=len(few) - 5)]
+    return UserError("data.few_pictures", least=least, few=few) if few else None

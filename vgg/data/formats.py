@@ -21,6 +21,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from vgg.errors import UserError
+
 MAX_ASPECT = 100  # long side over short side; beyond it, scaling the short side up explodes
 MAX_JPEG_PASSES = 50  # a progressive JPEG has about 10; each costs time but hardly any bytes
 MAX_TIFF_VALUES = 200_000  # of one tag, such as the positions of all strips
@@ -37,25 +39,27 @@ _MAGIC = {
     b"MM\0+": "TIFF",
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_FOREIGN_MAGIC = {
-    b"%PDF": "a PDF document",
-    b"%!PS": "a PostScript drawing",
-    b"\xc5\xd0\xd3\xc6": "a PostScript drawing",
-    b"8BPS": "a Photoshop document",
-    b"PK\x03\x04": "a zip archive",
-    b"\0\0\x01\0": "an icon",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
-    b"\0\0\0\x0cJXL ": "a JPEG XL picture",
-    b"\xff\x0a": "a JPEG XL picture",
-}
 # The TIFF tags that say how pixels are stored (strips, tiles, JPEG, YCbCr) and which way up.
 _TIFF_TAGS = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320}
 _TIFF_TAGS |= {322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532}
 _TIFF_VALUE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), start=1))
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A picture that is refused; one sentence says what is wrong and how to mend it."""
+
+
+_FOREIGN_MAGIC = {
+    b"%PDF": ImageError("data.pdf"),
+    b"%!PS": ImageError("data.postscript"),
+    b"\xc5\xd0\xd3\xc6": ImageError("data.postscript"),
+    b"8BPS": ImageError("data.photoshop"),
+    b"PK\x03\x04": ImageError("data.zip_archive"),
+    b"\0\0\x01\0": ImageError("data.icon"),
+    b"\0\0\0\x0cjP  ": ImageError("data.jpeg_2000"),
+    b"\0\0\0\x0cJXL ": ImageError("data.jpeg_xl"),
+    b"\xff\x0a": ImageError("data.jpeg_xl"),
+}
 
 
 def open_picture(data: bytes, max_pixels: int) -> Image.Image:
@@ -86,7 +90,7 @@ def open_picture(data: bytes, max_pixels: int) -> Image.Image:
 def _kind(data: bytes) -> str:
     """The format, by the first bytes; what is no picture to us is named as well as can be."""
     if not data:
-        raise ImageError("is empty; download or copy it again")
+        raise ImageError("data.empty")
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
             return kind
@@ -102,26 +106,25 @@ def _kind(data: bytes) -> str:
             return "AVIF"
         if brands & _HEIF_BRANDS:
             return "HEIF"
-        what = "a film"
+        what = ImageError("data.film")
     head = data[:4096]
     with suppress(UnicodeDecodeError):
         codecs.getincrementaldecoder("utf-8")().decode(head)  # lets the last letter be cut in two
         if re.search(rb"<svg[\s>]", head):
-            what = "an SVG drawing"
+            what = ImageError("data.svg")
         elif b"\0" not in head:
-            what = what or "text, not a picture"
-    raise ImageError(f"is {what or 'not a picture of a known kind'}; save it as PNG or JPEG")
+            what = what or ImageError("data.text")
+    raise ImageError("data.foreign", what=what or ImageError("data.unknown"))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if not width or not height:
-        raise ImageError("has no pixels; save it again")
+        raise ImageError("data.no_pixels")
     if width * height > max_pixels:
-        limit = f"{max_pixels / 1e6:g} million"
-        raise ImageError(f"has {width} x {height} pixels, more than {limit}; make it smaller")
+        millions = max_pixels / 1e6
+        raise ImageError("data.many_pixels", width=width, height=height, millions=millions)
     if max(width, height) > MAX_ASPECT * min(width, height):
-        shape = f"{width} x {height} pixels, more than {MAX_ASPECT} times as long as wide"
-        raise ImageError(f"has {shape}; cut it into parts")
+        raise ImageError("data.narrow", width=width, height=height, most=MAX_ASPECT)
 
 
 def _open_jpeg(data: bytes) -> Image.Image:
@@ -150,7 +153,7 @@ def _open_jpeg(data: bytes) -> Image.Image:
     rest = data[position:]
     in_one_pass = frame[1:2] in (b"\xc0", b"\xc1") and frame[9:10] == rest[4:5]
     if not in_one_pass and rest.count(b"\xff\xda") > MAX_JPEG_PASSES:
-        raise ImageError(f"is built of over {MAX_JPEG_PASSES} passes; save it as an ordinary JPEG")
+        raise ImageError("data.jpeg_passes", most=MAX_JPEG_PASSES)
     image = JpegImagePlugin.JpegImageFile(BytesIO(b"".join((*kept, rest))))
     image.info |= notes
     return image
@@ -178,7 +181,7 @@ def _open_gif(data: bytes, max_pixels: int) -> Image.Image:
     while data[position] != 0x2C:  # a frame
         start, position = position, position + 1
         if data[start] == 0x3B:  # the end
-            raise ImageError("holds no frame; save it again")
+            raise ImageError("data.no_frame")
         if data[start] == 0x21:  # an extension, in blocks that begin with their length
             position += 1
             while data[position]:
@@ -217,7 +220,7 @@ def _pixels_of_tiff(data: bytes) -> bytes:
         if tag not in _TIFF_TAGS:
             continue
         if count > MAX_TIFF_VALUES:
-            raise ImageError("is damaged, or cut into too many strips; save it as PNG")
+            raise ImageError("data.tiff_strips")
         size = count * _TIFF_VALUE_BYTES.get(kind, 0)
         place = int.from_bytes(value, "little" if order == "<" else "big")
         if size > len(value) and place + size > len(data):
@@ -240,7 +243,7 @@ def _pixels_of_tiff(data: bytes) -> bytes:
 
 def _open_avif(data: bytes) -> Image.Image:
     if not AvifImagePlugin.SUPPORTED:
-        raise ImageError("is AVIF, for which this Pillow is too old; run: pip install -U pillow")
+        raise ImageError("data.old_pillow")
     without_exif = _hide_items(data, b"Exif")  # an AVIF says its turn outside of EXIF, too
     image = AvifImagePlugin.AvifImageFile(BytesIO(without_exif))
     if without_exif != data:  # XMP counts only where there is no EXIF
@@ -252,7 +255,7 @@ def _open_heif(data: bytes) -> Image.Image:
     try:
         from pillow_heif import HeifImageFile  # slow to import, and seldom needed
     except ImportError:
-        raise ImageError("is HEIC, and its reader is missing: pip install pillow-heif") from None
+        raise ImageError("data.no_heic") from None
     return HeifImageFile(BytesIO(_hide_items(data, b"Exif", b"mime")))  # comes upright
 
 

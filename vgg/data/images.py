@@ -39,7 +39,6 @@ MAX_PIXELS = 64_000_000  # 256 MB once decoded
 MAX_FILE_BYTES = 256 * 1024 * 1024
 HEADER_BYTES = 64 * 1024  # what `probe_size` reads first
 
-_TOO_LARGE = f"is larger than {MAX_FILE_BYTES >> 20} MB; save it smaller, as JPEG"
 _ORIENTATION = 274  # the tag's number in EXIF and TIFF
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,20 +107,24 @@ def _plain_errors(source: object) -> Iterator[None]:
 
     Inside, an `ImageError` holds the rest of the sentence only: "is empty; …".
     """
-    name = source if isinstance(source, str) else getattr(source, "name", None)
-    subject = repr(Path(name).name or name) if name and isinstance(name, str) else "the picture"
+    path = source if isinstance(source, str) else getattr(source, "name", None)
+    name = (Path(path).name or path) if isinstance(path, str) else ""
+
+    def refused(why: ImageError) -> ImageError:
+        if name:
+            return ImageError("data.picture", name=name, why=why)
+        return ImageError("data.unnamed_picture", why=why)
+
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{subject} {error}") from None
+        raise refused(error) from None
     except MemoryError as error:
-        raise ImageError(f"{subject} needs more memory than is free; make it smaller") from error
+        raise refused(ImageError("data.memory")) from error
     except Exception as error:  # readers raise nearly anything on hostile bytes
         if isinstance(error, EOFError) or re.search("(?i)truncated|end of file", str(error)):
-            sentence = "is cut off, a part of it is missing; download or copy it again"
-        else:
-            sentence = "is damaged or of a rare kind; open it elsewhere and save it as PNG or JPEG"
-        raise ImageError(f"{subject} {sentence}") from error
+            raise refused(ImageError("data.cut_off")) from error
+        raise refused(ImageError("data.damaged")) from error
 
 
 def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -130,24 +133,24 @@ def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) ->
         try:
             status = Path(source).stat()
             if stat.S_ISDIR(status.st_mode):
-                raise ImageError("is a folder; name a picture inside it")
+                raise ImageError("data.is_folder")
             if not stat.S_ISREG(status.st_mode):  # to open a pipe could mean to wait for ever
-                raise ImageError("is a pipe or a device; save the picture as a file first")
+                raise ImageError("data.is_pipe")
             if status.st_size > MAX_FILE_BYTES:
-                raise ImageError(_TOO_LARGE)
+                raise ImageError("data.large_file", megabytes=MAX_FILE_BYTES >> 20)
             with Path(source).open("rb") as file:
                 return file.read(limit)
         except FileNotFoundError:
-            raise ImageError("does not exist; check the name and the folder") from None
+            raise ImageError("data.missing") from None
         except PermissionError:
-            raise ImageError("may not be read; change the file's permissions") from None
+            raise ImageError("data.not_allowed") from None
         except OSError as error:
-            raise ImageError("cannot be opened; check the name and the disk") from error
+            raise ImageError("data.not_opened") from error
     data = source if isinstance(source, bytes) else source.read(MAX_FILE_BYTES + 1)
     if not isinstance(data, bytes):
-        raise ImageError("was opened as text; open it in binary mode ('rb')")
+        raise ImageError("data.as_text")
     if len(data) > MAX_FILE_BYTES:
-        raise ImageError(_TOO_LARGE)
+        raise ImageError("data.large_file", megabytes=MAX_FILE_BYTES >> 20)
     return data
 
 
@@ -197,7 +200,7 @@ def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     assert isinstance(low, int | float)  # one band
     assert isinstance(high, int | float)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("holds infinite values or gaps (NaN); save it as PNG")
+        raise ImageError("data.infinite")
     if sixteen_bit or (image.mode, image.format) == ("I", "PPM"):  # Pillow scales PGM to 16 bits
         low, high = 0, 65535
     elif low >= 0:

@@ -151,7 +151,7 @@ def load_picture(
                 image = read_image(file, min_side=PRINT_SIDE)
             record = fingerprint(image, digest)
     except ImageError as error:
-        return LoadedPicture(file, digest, error=reason_of(error, file.name))
+        return LoadedPicture(file, digest, error=reason_of(error))
     except OSError as error:
         return LoadedPicture(file, digest, error=f"can't be read any more ({error.strerror})")
     return LoadedPicture(file, digest, pixels, record)

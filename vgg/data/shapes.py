@@ -15,6 +15,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from vgg.data.figures import WHOLE, Figure, clean_figure, hand_figure
+from vgg.errors import UserError
 
 SHAPES: tuple[str, ...] = (
     "arrow",
@@ -63,12 +64,12 @@ def draw_folder(
     ``out`` holds something already or can't be written.
     """
     if count < 1:
-        raise ValueError(f"count is {count}; ask for at least 1 picture of each shape")
+        raise UserError("data.shape_count", value=count)
     _check(SHAPES[0], size)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a new folder for the shapes")
+        raise UserError("data.shapes_file", folder=out)
     if out.exists() and any(out.iterdir()):
-        raise ValueError(f"the folder {out} is not empty; name a new one, or empty it first")
+        raise UserError("data.shapes_taken", folder=out)
     # An empty folder that is there already is filled, not replaced: it may be a mount point, or
     # the folder that the caller stands in.
     home = out if out.exists() else out.parent
@@ -76,7 +77,7 @@ def draw_folder(
         home.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".shapes-", dir=home)
     except OSError as error:
-        raise ValueError(f"can't write to {out} ({error.strerror}); name another one") from error
+        raise UserError("data.shapes_disk", folder=out, why=error.strerror) from error
     total = count * len(SHAPES)
     with scratch:
         drawn = Path(scratch.name) / "drawn"
@@ -96,9 +97,9 @@ def draw_folder(
 
 def _check(name: str, size: int) -> None:
     if name not in SHAPES:
-        raise ValueError(f"unknown shape {name!r}; choose from {', '.join(SHAPES)}")
+        raise UserError("data.shape", value=name, choices=SHAPES)
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise ValueError(f"size is {size}; choose from {MIN_SIZE} to {MAX_SIZE} pixels")
+        raise UserError("data.shape_size", value=size, least=MIN_SIZE, most=MAX_SIZE)
 
 
 def _draw(name: str, rng: Random, size: int) -> tuple[Image.Image, Image.Image]:

@@ -19,6 +19,7 @@ from vgg.data.duplicates import FINGERPRINT, file_digest, fingerprint, group
 from vgg.data.folder import FolderIndex, Sample, Skipped, reason_of, scan_folder
 from vgg.data.images import ImageError, read_image
 from vgg.data.zips import ZipLimits, open_zip
+from vgg.errors import UserError
 
 __all__ = [
     "FINGERPRINT",
@@ -102,7 +103,7 @@ def split(
     learn a class from.
     """
     if not 0 < held_out <= 0.5:
-        raise ValueError(f"held_out is {held_out}; choose a share above 0, up to 0.5")
+        raise UserError("data.held_out", value=held_out)
     failed: dict[int, str] = {}
     if prints is None:
         prints, failed = _fingerprints(index)
@@ -146,7 +147,7 @@ def folds(
     group_sizes = np.bincount(groups)
     k = int(min(k, np.count_nonzero(group_sizes), max(np.bincount(labels), default=0)))
     if k < 2:
-        raise ValueError("all pictures show the same, so none can be held out; add others")
+        raise UserError("data.all_same")
     rng = np.random.default_rng(seed)
     fold = np.empty(len(labels), np.int64)
     # Pictures without a copy, mostly nearly all, go the quick way: the other takes a minute for
@@ -178,7 +179,7 @@ def _fingerprints(
             image = read_image(sample.path, min_side=_HASH_SIDE)
             return fingerprint(image, file_digest(sample.path))
         except ImageError as error:
-            return reason_of(error, sample.path.name)
+            return reason_of(error)
         except OSError:
             return "went away while it was read"
 
@@ -269,10 +270,7 @@ def _check_classes(index: FolderIndex, learned: np.ndarray) -> None:
     missing = sorted(set(range(len(index.class_names))) - set(learned.tolist()))
     if missing:
         name = index.class_names[missing[0]]
-        raise ValueError(
-            f"no picture of {name!r} is left to learn from: all are damaged, or copies of held-out "
-            "ones; add others"
-        )
+        raise UserError("data.none_left", name=name)
 
 
 def _hints(

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from vgg.data.folder import Skipped, is_hidden
 from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
+from vgg.errors import UserError
 
 _CHUNK = 256 * 1024  # bytes read at a time
 _SMALL = 10_000_000  # bytes that may come out of a zip however small it is
@@ -76,21 +77,20 @@ def open_zip(
     """
     name = Path(str(getattr(source, "name", "the zip"))).name
     if into.exists():
-        raise ValueError(f"{into.name!r} exists already; name a new folder to unpack into")
+        raise UserError("data.taken", name=into.name)
     scratch = None
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{into.name[:40]}-", dir=into.parent))
         skipped = _unpack(source, scratch, limits)
         if not any(path.is_file() for path in scratch.rglob("*")):
-            raise _RefusedError("holds no pictures; pack the folder of the class folders")
+            raise _RefusedError("data.zip_empty")
         scratch.rename(into)
     except _RefusedError as error:
-        raise ValueError(f"{name!r} {error}") from None
+        raise UserError("data.zip", name=name, why=error) from None
     except _DAMAGE as error:
-        sentence = "is no zip, or a part of it is missing or damaged; pack it again"
-        raise ValueError(f"{name!r} {sentence}") from error
+        raise UserError("data.zip", name=name, why=UserError("data.no_zip")) from error
     except OSError as error:
-        raise ValueError(f"{name!r} can't be unpacked here: {error.strerror}") from error
+        raise UserError("data.zip_disk", name=name, why=error.strerror) from error
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -116,10 +116,9 @@ def take_files(
             with zipfile.ZipFile(_Guarded(file, limits.max_entries * _ENTRY_BYTES)) as archive:
                 _take(archive, packed_bytes, names, suffixes, into, limits)
     except _RefusedError as error:
-        raise ValueError(f"{source.name!r} {error}") from None
+        raise UserError("data.zip", name=source.name, why=error) from None
     except (*_DAMAGE, _SkipError) as error:
-        sentence = "is no zip, or a part of it is missing or damaged; pack it again"
-        raise ValueError(f"{source.name!r} {sentence}") from error
+        raise UserError("data.zip", name=source.name, why=UserError("data.no_zip")) from error
 
 
 def _take(
@@ -132,17 +131,17 @@ def _take(
 ) -> None:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > limits.max_entries:
-        raise _RefusedError(f"holds more than {limits.max_entries} files; pack fewer")
+        raise _RefusedError("data.zip_entries", most=limits.max_entries)
     paths = [(Path(*_safe_parts(entry, limits.max_depth)), entry) for entry in entries]
     paths = [(p, e) for p, e in paths if not any(map(is_hidden, p.parts))]
     asked = sorted(
         (p for p, _ in paths if p.suffix.lower() in suffixes), key=lambda p: len(p.parts)
     )
     if not asked:
-        raise _RefusedError(f"holds no file that ends in {' or '.join(suffixes)}")
+        raise _RefusedError("data.zip_without", suffixes=list(suffixes))
     home = asked[0].parent
     if len([p for p in asked if p.parent == home]) > 1:
-        raise _RefusedError("holds several files of weights; pack one of them")
+        raise _RefusedError("data.zip_weights")
     budget = _Budget(
         min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio))),
         limits.max_file_bytes,
@@ -154,7 +153,7 @@ def _take(
                     file.write(chunk)
 
 
-class _RefusedError(ValueError):
+class _RefusedError(UserError):
     """The rest of the sentence on why a zip is refused."""
 
 
@@ -170,7 +169,7 @@ class _Guarded:
 
     def read(self, size: int = -1) -> bytes:
         if size > self._most:
-            raise _RefusedError("holds too many files; pack fewer")
+            raise _RefusedError("data.zip_directory")
         return self._file.read(size)
 
 
@@ -183,7 +182,7 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
     with zipfile.ZipFile(_Guarded(source, most_read)) as archive:
         entries = archive.infolist()
         if len(entries) > limits.max_entries:
-            raise _RefusedError(f"holds more than {limits.max_entries} files; pack fewer")
+            raise _RefusedError("data.zip_entries", most=limits.max_entries)
         parts = [_safe_parts(entry, limits.max_depth) for entry in entries]
         allowed = min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio)))
         budget = _Budget(allowed, limits.max_file_bytes)
@@ -207,10 +206,7 @@ class _Budget:
 
     def check(self, count: int) -> None:
         if count > self._left:
-            raise _RefusedError(
-                f"would grow to more than {self._allowed / 1e6:,.0f} MB when unpacked; "
-                "pack pictures only, and fewer of them"
-            )
+            raise _RefusedError("data.zip_grows", megabytes=self._allowed / 1e6)
 
     def spend(self, count: int) -> None:
         self.check(count)
@@ -227,16 +223,16 @@ def _safe_parts(entry: zipfile.ZipInfo, max_depth: int) -> list[str]:
     name = name.replace("\\", "/")  # as some programs on Windows write
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts or "\0" in name:
-        raise _RefusedError(f"holds {name[:80]!r}, a name that leads out of it; pack it again")
+        raise _RefusedError("data.zip_leads_out", name=name[:80])
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _RefusedError(f"holds {name[:80]!r}, a link or a device; pack the files themselves")
+        raise _RefusedError("data.zip_link", name=name[:80])
     if entry.flag_bits & 1:
-        raise _RefusedError("is locked with a password; pack it again without one")
+        raise _RefusedError("data.zip_locked")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _RefusedError("is packed in a rare way; pack it again as an ordinary zip")
+        raise _RefusedError("data.zip_rare")
     if len(parts) > max_depth:
-        raise _RefusedError(f"holds more than {max_depth} folders in each other; pack it flatter")
+        raise _RefusedError("data.zip_deep", most=max_depth)
     return parts
 
 
