@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,11 @@ def is_rank_0() -> bool:
     return rank() == 0
 
 
-def shard(items: Sequence[Item]) -> Sequence[Item]:
+@overload
+def shard(items: "Tensor") -> "Tensor": ...
+@overload
+def shard(items: Sequence[Item]) -> Sequence[Item]: ...
+def shard(items: "Sequence[Item] | Tensor") -> "Sequence[Item] | Tensor":
     """Every n-th item, of n processes: the part of the work that is this one's."""
     return items if world() == 1 else items[rank() :: world()]
 

@@ -14,14 +14,15 @@ def read(file: str, jpeg_side: int) -> np.ndarray:
 
     A JPEG is decoded no larger than the model needs. Grey of 16 or 32 bits becomes 8 bits.
     """
-    image = Image.open(file)
-    image.draft(None, (jpeg_side, jpeg_side))
-    image = ImageOps.exif_transpose(image)
+    opened = Image.open(file)
+    opened.draft(None, (jpeg_side, jpeg_side))
+    image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode[0] in "IF":
-        most, deep = image.getextrema()[1], image.mode.startswith("I;16") or image.format == "PPM"
+        grey = np.asarray(image, np.float64)
+        most, deep = grey.max(), image.mode.startswith("I;16") or image.format == "PPM"
         top = 65535 if deep or most > 255 else 1 if image.mode == "F" and most <= 1 else 255
-        grey = np.asarray(image, np.float64) * (255 / top) + 0.5
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+        grey = (grey * (255 / top) + 0.5).clip(0, 255)
+        image = Image.fromarray(grey.astype(np.uint8))
     image, white = image.convert("RGBA"), Image.new("RGB", image.size, "white")
     white.paste(image, mask=image)
     return np.asarray(white)
@@ -41,5 +42,5 @@ def predict(model: onnxruntime.InferenceSession, file: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     answers = predict(open_model(), sys.argv[1])
-    for name in sorted(answers, key=answers.get, reverse=True)[:5]:
+    for name in sorted(answers, key=answers.__getitem__, reverse=True)[:5]:
         print(f"{answers[name]:6.1%}  {name}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgg.checkpoints.file_names import CARD_FILE, METRICS_FILE
+from vgg.checkpoints.file_names import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
 from vgg.checkpoints.loading import find_weights, name_classes
 from vgg.downloads import is_broken_connection, why_unreachable
 from vgg.export.model_card import fits_timm, model_card
@@ -50,13 +50,13 @@ def push(
     path = find_weights(spec, weights_dir=weights_dir)
     with tempfile.TemporaryDirectory(prefix="vgg-push-") as scratch:
         folder = write_model(path, Path(scratch), name=str(spec), repo_id=to)
-        files = {file.name: file for file in sorted(folder.iterdir())}
+        files: dict[str, Path | bytes] = {f.name: f for f in sorted(folder.iterdir())}
         with hub_errors(to):
             api = sign_in(token)
             is_new = check_free(api, to, "model", private=private, is_ours=_is_our_model)
             if is_new:
                 api.create_repo(to, private=private, exist_ok=True)
-            total = sum(file.stat().st_size for file in files.values())
+            total = sum(file.stat().st_size for file in folder.iterdir())
             tell({"kind": "send", "files": len(files), "bytes": total})
             commit(api, to, "model", files, message="Model of VGG Studio")
     url = f"{api.endpoint}/{to}"
@@ -71,13 +71,7 @@ def write_model(path: Path, folder: Path, *, name: str, repo_id: str | None = No
     """
     from safetensors.torch import save_file
 
-    from vgg.checkpoints.folder import (
-        CONFIG_FILE,
-        WEIGHTS_FILE,
-        Checkpoint,
-        build_model,
-        read_checkpoint,
-    )
+    from vgg.checkpoints.folder import Checkpoint, build_model, read_checkpoint
     from vgg.checkpoints.key_conversion import to_timm
 
     found = read_checkpoint(path)
@@ -175,7 +169,8 @@ def check_free(
         info = api.repo_info(to, repo_type=kind)
     except RepositoryNotFoundError:
         return True
-    there = {sibling.rfilename for sibling in info.siblings or ()} - {FROM_THE_HUB}
+    there = {sibling.rfilename for sibling in getattr(info, "siblings", None) or ()}
+    there -= {FROM_THE_HUB}
     if there and not is_ours(api, to, there):
         raise ValueError(f"{to} is taken: it holds something else; choose another name")
     if private and not info.private:

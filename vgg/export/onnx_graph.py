@@ -202,6 +202,7 @@ def _network(graph: Nodes, model: VGG, x: str) -> str:
     for index, layer in enumerate(model.features):
         if isinstance(layer, nn.Conv2d):
             folded = _folded(layer, model.features[index + 1])
+            assert folded.bias is not None
             weights = graph.tensor(folded.weight), graph.tensor(folded.bias)
             x = graph.add("Conv", x, *weights, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         elif isinstance(layer, nn.ReLU):
@@ -230,8 +231,8 @@ def _folded(conv: nn.Conv2d, following: nn.Module) -> nn.Conv2d:
     """The convolution with the batch norm after it, if that is one, merged into it."""
     if not isinstance(following, nn.BatchNorm2d):
         return conv
-    parts = (copy.deepcopy(layer).float().cpu().eval() for layer in (conv, following))
-    return fuse_conv_bn_eval(*parts)
+    convolution = copy.deepcopy(conv).float().cpu().eval()
+    return fuse_conv_bn_eval(convolution, copy.deepcopy(following).float().cpu().eval())
 
 
 def _rooted(graph: Nodes, means: list[str]) -> str:

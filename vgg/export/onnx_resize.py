@@ -5,7 +5,7 @@ widens as the picture shrinks, first across, then down; weights are whole number
 both sums are rounded to 8 bits. Done in double precision that is the same to the last bit.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,6 +62,7 @@ def nearest(nodes: "Nodes", planes: str, target: str) -> str:
 def _by_operator(nodes: "Nodes", planes: str, target: str, cfg: Preprocessing) -> str:
     """Without `exclude_outside`, pixels beyond the edge weigh in, and it is off by 17 levels."""
     is_linear = cfg.interpolation == "bilinear"
+    bend: dict[str, Any] = {} if is_linear else {"cubic_coeff_a": CUBIC_BEND}
     return nodes.add(
         "Resize",
         planes,
@@ -72,7 +73,7 @@ def _by_operator(nodes: "Nodes", planes: str, target: str, cfg: Preprocessing) -
         antialias=1,
         exclude_outside=1,
         coordinate_transformation_mode="half_pixel",
-        **({} if is_linear else {"cubic_coeff_a": CUBIC_BEND}),
+        **bend,
     )
 
 

@@ -159,6 +159,8 @@ def _send(
     hardware: str | None,
     private: bool,
 ) -> None:
+    from huggingface_hub import SpaceHardware
+
     is_new = check_free(api, to, "space", private=private, is_ours=_is_our_space)
     if is_new:
         api.create_repo(
@@ -167,13 +169,13 @@ def _send(
             space_sdk="gradio",
             private=private,
             exist_ok=True,
-            space_hardware=hardware,
+            space_hardware=SpaceHardware(hardware) if hardware else None,
         )
     elif hardware and api.get_space_runtime(to).requested_hardware != hardware:
-        api.request_space_hardware(to, hardware)
+        api.request_space_hardware(to, SpaceHardware(hardware))
     # Before the files, so that the first start has it.
     api.add_space_variable(to, MODEL_VARIABLE, model)
-    there = {s.rfilename for s in api.repo_info(to, repo_type="space").siblings or ()}
+    there = {sibling.rfilename for sibling in api.space_info(to).siblings or ()}
     stale = sorted(f for f in there - set(files) if f.startswith(("vgg/", "weights/")))
     commit(api, to, "space", files, message="VGG Studio", stale=stale)
 

@@ -114,7 +114,8 @@ def _asked(folder: Path, pictures: Sequence[Path]) -> dict[str, Any]:
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
         raise ValueError(f"the exported files can't be loaded in a fresh process: {reason}")
-    return json.loads(ran.stdout)
+    answers: dict[str, Any] = json.loads(ran.stdout)
+    return answers
 
 
 def _best(names: Sequence[str], probs: np.ndarray) -> str:

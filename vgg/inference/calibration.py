@@ -45,5 +45,6 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(logits / temperature) over (N, K), float32."""
     scaled = np.asarray(logits, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    powers: np.ndarray = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers.astype(np.float32)

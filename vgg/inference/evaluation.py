@@ -73,7 +73,8 @@ class Evaluation:
     @property
     def answers(self) -> np.ndarray:
         """The class answered for each picture, (N,)."""
-        return self.probs.argmax(axis=1)
+        answers: np.ndarray = self.probs.argmax(axis=1)
+        return answers
 
     def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
         """The command line's document. `pictures` adds one entry a picture."""
@@ -138,7 +139,7 @@ def evaluate_probabilities(
     if not len(targets):
         raise ValueError("there is no picture to measure the model on")
     answers = probs.argmax(axis=1)
-    shown = range(len(label_names))
+    shown: Sequence[int] = range(len(label_names))
     if len(label_names) > MANY_CLASSES:
         shown = sorted({*targets.tolist(), *answers.tolist()})
     scores = precision_recall_fscore_support(targets, answers, labels=list(shown), zero_division=0)

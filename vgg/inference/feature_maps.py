@@ -45,7 +45,7 @@ def first_filters(model: VGG) -> list[Image.Image]:
 
     Grey is 0; each filter's largest weight, whatever its sign, gets the full range.
     """
-    weights = model.features[0].weight.detach().float().cpu()  # (channels, RGB, 3, 3)
+    weights = next(model.features.parameters()).detach().float().cpu()  # (channels, RGB, 3, 3)
     peaks = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo().tiny)
     pixels = (127.5 * (1 + weights / peaks)).round().byte().permute(0, 2, 3, 1)
     return [Image.fromarray(picture) for picture in pixels.numpy()]

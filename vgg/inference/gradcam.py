@@ -80,7 +80,7 @@ class GradCAM:
         model, head = self.model, self.model.config.head
         ends = model.stage_ends[2:] if head == "stages" else model.stage_ends[-1:]
         classifier = model.classifier
-        like = classifier[-1].weight
+        like = next(classifier.parameters())
         if like.is_inference():  # a model made in inference mode: only a copy can be differentiated
             classifier = copy.deepcopy(classifier)
         with torch.no_grad():

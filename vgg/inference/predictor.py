@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import torch
 from PIL import Image
@@ -118,7 +118,7 @@ class Predictor:
         all classes; one under 1 is a `ValueError`. An unreadable picture raises `ImageError`.
         """
         if isinstance(images, Image.Image | str | Path | bytes) or hasattr(images, "read"):
-            images = [images]
+            images = [cast(Picture, images)]
         return [prediction for batch in self._batches(images, top_k) for prediction in batch]
 
     def predict_stream(self, images: Iterable[Picture], top_k: int = 5) -> Iterator[Prediction]:
@@ -267,7 +267,7 @@ def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
     if copied.config.batch_norm:
         copied.float().fold_batch_norm()
     copied.requires_grad_(False)
-    copied.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    copied.to(device, dtype).to(memory_format=torch.channels_last)
     if device.type == "cpu" and dtype == torch.float32:
         use_winograd(copied, copied.config.pretrained_cfg.size)
     return copied

@@ -1,6 +1,7 @@
 """The network: VGG (Simonyan and Zisserman 2014, "Very Deep Convolutional Networks…")."""
 
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class VGG(nn.Module):
             self.initialize()
 
     @classmethod
-    def from_config(cls, config: ModelConfig, *, init_weights: bool = True) -> "VGG":
+    def from_config(cls, config: ModelConfig, *, init_weights: bool = True) -> Self:
         """The network that a config describes."""
         model = cls(
             config.depth,

@@ -119,18 +119,18 @@ def fill(
     is gone.
     """
 
-    def through_trunk(items: Iterator[Item]) -> Iterator[tuple[np.ndarray, Tensor] | None]:
+    def through_trunk(items: Sequence[Item]) -> Iterator[tuple[np.ndarray, Tensor] | None]:
         looks = in_threads(
             lambda item: (load_picture(item[0].path, trunk.cfg).pixels, item[1]), items
         )
         with closing(looks):
             for batch in batches(looks, trunk.batch_size):
-                if any(pixels is None for pixels, _ in batch):
+                turned = [x.flip(2) if turn else x for x, turn in batch if x is not None]
+                if len(turned) < len(batch):
                     yield from [None] * len(batch)
                     continue
-                turned = torch.stack([pixels.flip(2) if turn else pixels for pixels, turn in batch])
                 with run.lock:
-                    features, maps = trunk.with_maps(turned)
+                    features, maps = trunk.with_maps(torch.stack(turned))
                 yield from zip(features, maps.cpu(), strict=True)
 
     results = distributed.in_chunks(items, trunk.batch_size, through_trunk)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ class Trunk:
         network = network.eval().requires_grad_(False)
         if model.config.batch_norm:
             network.fold_batch_norm()
-        self.network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
         if device.type == "cpu" and dtype == torch.float32:
             use_winograd(self.network, cfg.size)
 
@@ -121,7 +121,7 @@ def extract(
     *,
     with_fingerprint: Sequence[bool] = (),
     lock: AbstractContextManager[Any] | None = None,
-) -> Iterator[PictureFeatures]:
+) -> Generator[PictureFeatures]:
     """Run the trunk on each file, in order, and keep the results on disk as they come.
 
     Files are decoded by threads meanwhile. `with_fingerprint` says of which files a fingerprint is
@@ -139,8 +139,9 @@ def extract(
         for batch in batches(looks, trunk.batch_size):
             good = [item.pixels for item in batch if item.pixels is not None]
             with lock or nullcontext():
-                features, maps = trunk.with_maps(torch.stack(good)) if good else ((), ())
-            outputs = zip(features, maps, strict=True)
+                outputs = (
+                    zip(*trunk.with_maps(torch.stack(good)), strict=True) if good else iter(())
+                )
             for item in batch:
                 features, maps = next(outputs) if item.pixels is not None else (None, None)
                 if item.digest and features is not None:
@@ -189,8 +190,8 @@ def with_head(
         if key in ours and not key.startswith(last) and value.shape == ours[key].shape
     }
     network.load_state_dict(theirs, strict=False, assign=True)
-    nn.init.zeros_(network.classifier[-1].weight)
-    nn.init.zeros_(network.classifier[-1].bias)
+    for parameter in network.classifier[-1:].parameters():
+        nn.init.zeros_(parameter)
     return network.eval()
 
 

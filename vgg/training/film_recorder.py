@@ -163,7 +163,8 @@ class FilmRecorder:
 
     def _open(self, predictor: Predictor, seconds: float) -> tuple[Tensor, Tensor]:
         """As `_look`, one picture after the other until the time is over: those are the film's."""
-        seen, pictures, took = [], [], [math.inf]
+        seen: list[tuple[Tensor, Tensor]] = []
+        pictures, took = [], [math.inf]
         for sample in self._samples:
             began = time.monotonic()
             # The first is slower than the rest and says little.

@@ -161,10 +161,10 @@ class _Tuning:
         )
 
     def _tuned(self, frozen: int) -> PartlyFrozenVGG:
-        network = PartlyFrozenVGG.of(self.probe.network, frozen)
+        network = PartlyFrozenVGG.of(self.probe.network, frozen).to(self.run.device)
         if self.run.device.type == "cpu":
-            return network.to(self.run.device)
-        return network.to(self.run.device, memory_format=torch.channels_last)
+            return network
+        return network.to(memory_format=torch.channels_last)
 
     def _accuracy(self, probs: np.ndarray) -> float:
         return float((probs.argmax(1) == self.index.labels[self.parts.held_out]).mean())
@@ -269,6 +269,7 @@ class _Tuning:
             raise _KeepProbe("the last layer alone is right for all held-out pictures")
         quick = run.device.type != "cpu" or count_macs(self.config) <= LIGHT_MACS
         if run.seconds is None:
+            assert run.options.epochs
             frozen = ZOOMED if quick else SHELVED
             return Plan(frozen, run.options.augment, run.options.epochs * count)
         return (self._plan_zoomed() if quick else None) or self._plan_shelved()

@@ -171,7 +171,7 @@ class TrainLoop:
         self.deadline: float | None = None
         self.most = math.inf  # pictures to show
         self.should_stop: Callable[[], bool] = bool
-        self.warn: Callable[[str], None] = str
+        self.warn: Callable[[str], object] = str
         self.lock: AbstractContextManager[Any] = nullcontext()
 
     @property
@@ -313,11 +313,13 @@ class TrainLoop:
         """Make gradients and sums those of the whole batch, in every process."""
         if distributed.world() == 1:
             return
-        learning = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in learning:
-            if parameter.grad is None:  # nothing of the batch fell to this process
-                parameter.grad = torch.zeros_like(parameter)
-        distributed.all_reduce_sum([*(parameter.grad for parameter in learning), sums])
+        gradients = [sums]
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:  # nothing of the batch fell to this process
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        distributed.all_reduce_sum(gradients)
 
     def _autocast(self) -> torch.autocast:
         mixed = self.dtype != torch.float32
@@ -345,9 +347,8 @@ class TrainLoop:
         left = max(0.0, self.deadline - time.monotonic())
         needed = (self.samples_planned - self.samples_seen) * seconds_each
         if not DRIFT[0] * left <= needed <= DRIFT[1] * left:
-            self.samples_planned = min(
-                self.samples_seen + round(PLANNED * left / seconds_each), self.most
-            )
+            wanted = self.samples_seen + round(PLANNED * left / seconds_each)
+            self.samples_planned = round(min(wanted, self.most))
         self.samples_planned = distributed.run_on_rank_0(lambda: self.samples_planned)
 
     # When something goes wrong

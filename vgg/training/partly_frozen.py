@@ -38,7 +38,7 @@ class PartlyFrozenVGG(VGG):
         tuned.load_state_dict(network.state_dict())
         for layers in [*tuned.stages[:frozen], tuned.classifier]:
             layers.requires_grad_(False)
-        for parameter in tuned.classifier[-1].parameters():
+        for parameter in tuned.classifier[-1:].parameters():
             parameter.data /= network.config.temperature
         return tuned.train()
 
@@ -66,8 +66,11 @@ class PartlyFrozenVGG(VGG):
         for layer in layers:
             maps = layer(maps)
         if self.config.head == "fc":
-            return self.classifier(torch.flatten(self.avgpool(pool(maps)), 1))
-        return self.classifier(torch.cat([early, self.pool_maps([maps])], dim=1))
+            read = torch.flatten(self.avgpool(pool(maps)), 1)
+        else:
+            read = torch.cat([early, self.pool_maps([maps])], dim=1)
+        logits: Tensor = self.classifier(read)
+        return logits
 
     def plain(self) -> VGG:
         """A VGG with these weights, on the CPU."""

@@ -196,7 +196,7 @@ class Run:
         if not file.is_file():
             return None
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state: RunState = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file makes of the reader
             log.warning("%s can't be read (%s)", file.name, type(error).__name__)
             return None
@@ -239,9 +239,10 @@ class Run:
         if not all(part.is_file() for part in parts):
             return None
         try:
-            return json.loads(parts[0].read_text(encoding="utf-8"))
+            metrics: dict[str, Any] = json.loads(parts[0].read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return metrics
 
     def write_json(self, name: str, content: Any) -> None:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)

@@ -67,7 +67,7 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
         config, num_classes=len(index.class_names), label_names=index.class_names, trained=True
     )
     network = new_network(config, run.options.seed)
-    network = network.to(run.device, memory_format=torch.channels_last)
+    network = network.to(run.device).to(memory_format=torch.channels_last)
     train, held_out = _parts(run, index, parts, pixels, rows)
     recipe = recipe_for(config, len(train), augment=run.options.augment)
     reserve = copies_of(len(held_out)) * reading
@@ -128,7 +128,7 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
         time_left = distributed.run_on_rank_0(lambda: SAFETY * max(0.0, run.left - reading))
 
         def epochs_of(config: ModelConfig) -> float:
-            network = new_network(config, 0).to(run.device, memory_format=torch.channels_last)
+            network = new_network(config, 0).to(run.device).to(memory_format=torch.channels_last)
             return time_left / (
                 effort * seconds_per_picture(network, recipe_for(config, train), run.dtype)
             )

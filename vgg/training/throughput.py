@@ -41,7 +41,8 @@ def _seconds_a_step(
     step: Callable[[], None] | None = None
     with suppress(torch.OutOfMemoryError):
         step = stepper(model, recipe, dtype, pictures)
-    if distributed.any_of(step is None):  # where it fails in one process, all must hear of it
+    failed = distributed.any_of(step is None)  # where it fails in one process, all must hear of it
+    if failed or step is None:
         return None
     try:
         while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
