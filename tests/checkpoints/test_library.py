@@ -172,7 +172,7 @@ def test_a_pickle_that_runs_code_is_not_opened(home: Path, tmp_path: Path) -> No
 def test_a_page_for_strangers_takes_no_pickle_at_all(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "given.pth"
     torch.save({}, file)
-    refused(home, file, "ends in .safetensors, .zip", suffixes=SAFE_SUFFIXES)
+    refused(home, file, "ends in .safetensors or .zip", suffixes=SAFE_SUFFIXES)
     packed = tmp_path / "given.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.write(file, "given.pth")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vgg.checkpoints.file_names import CONFIG_FILE, WEIGHTS_FILE
 from vgg.checkpoints.key_conversion import StateDict, infer_config, to_ours, unwrap
+from vgg.errors import UserError
 from vgg.network.config import ModelConfig, dump_config, read_config
 from vgg.network.vgg import VGG
 
@@ -70,8 +71,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = read_state(file)
     try:
         config = read_config(config_file) if config_file.is_file() else infer_config(state)
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
+    except UserError as error:
+        raise UserError("checkpoints.file", name=file.name, why=error) from error
     return Checkpoint(state, config)
 
 
@@ -84,8 +85,8 @@ def weights_file(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{folder.name} holds several files of weights; name one of them")
-    raise ValueError(f"{folder.name} holds no {WEIGHTS_FILE}; choose the folder of a trained model")
+        raise UserError("checkpoints.several_files", name=folder.name)
+    raise UserError("checkpoints.no_file", name=folder.name, file=WEIGHTS_FILE)
 
 
 def read_state(file: Path) -> StateDict:
@@ -94,12 +95,12 @@ def read_state(file: Path) -> StateDict:
     Pickles are read with `weights_only=True`: one that would run code is refused.
     """
     if file.suffix not in WEIGHTS_SUFFIXES:
-        raise ValueError(f"{file.name} is no file of weights; those end in .safetensors or .pth")
+        raise UserError("checkpoints.suffix", name=file.name)
     loaded = _load(file)
     try:
         return to_ours(unwrap(loaded))
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from error
+    except UserError as error:
+        raise UserError("checkpoints.file", name=file.name, why=error) from error
 
 
 def _load(file: Path) -> object:
@@ -108,7 +109,7 @@ def _load(file: Path) -> object:
         with file.open("rb") as opened:
             head = opened.read(2)
     except OSError as error:
-        raise ValueError(f"{file.name} can't be read ({error.strerror})") from error
+        raise UserError("checkpoints.unreadable", name=file.name, why=error.strerror) from error
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -117,13 +118,8 @@ def _load(file: Path) -> object:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=head == b"PK")
     except Exception as error:  # a damaged pickle can fail with nearly any of them
         if "GLOBAL" in str(error):  # torch's word for a class or function that it will not call
-            raise ValueError(
-                f"{file.name} holds more than weights and could run code when loaded, so it was "
-                "not opened; save the state dict alone, best as .safetensors"
-            ) from error
-        raise ValueError(
-            f"{file.name} is damaged, cut off or no file of weights; download or save it again"
-        ) from error
+            raise UserError("checkpoints.runs_code", name=file.name) from error
+        raise UserError("checkpoints.damaged", name=file.name) from error
 
 
 def build_model(
@@ -158,26 +154,32 @@ def _check_state(state: StateDict, config: ModelConfig) -> VGG:
         if key in state or not key.endswith("num_batches_tracked"):
             _check_tensor(key, state.get(key), like, config)
     if surplus := [key for key in state if key not in expected]:
-        raise ValueError(f"{surplus[0]} is in the file, but {_described(config)} has no such layer")
+        raise UserError("checkpoints.surplus", key=surplus[0], network=_described(config))
     return model
 
 
 def _check_tensor(key: str, value: Tensor | None, like: Tensor, config: ModelConfig) -> None:
     if value is None:
-        raise ValueError(f"{key} is missing from the file; {_described(config)} needs it")
+        raise UserError("checkpoints.missing", key=key, network=_described(config))
     if value.shape != like.shape:
-        raise ValueError(
-            f"{key} is {tuple(value.shape)} in the file, but {_described(config)} "
-            f"makes it {tuple(like.shape)}"
+        raise UserError(
+            "checkpoints.shape",
+            key=key,
+            found=tuple(value.shape),
+            network=_described(config),
+            needed=tuple(like.shape),
         )
     if value.is_floating_point() != like.is_floating_point():
-        raise ValueError(f"{key} holds {value.dtype} numbers; weights must be floating point")
+        raise UserError("checkpoints.dtype", key=key, dtype=str(value.dtype))
 
 
-def _described(config: ModelConfig) -> str:
-    return (
-        f"{config.architecture} with {config.num_classes} classes, head {config.head} "
-        f"and width {config.width:g}"
+def _described(config: ModelConfig) -> UserError:
+    return UserError(
+        "checkpoints.network",
+        architecture=config.architecture,
+        classes=config.num_classes,
+        head=config.head,
+        width=config.width,
     )
 
 

@@ -6,6 +6,7 @@ import re
 import torch
 from torch import Tensor
 
+from vgg.errors import UserError
 from vgg.network.config import (
     HIDDEN,
     POOLED,
@@ -40,10 +41,10 @@ def unwrap(loaded: object) -> StateDict:
             inside = (loaded[key] for key in _ENVELOPES if isinstance(loaded.get(key), dict))
             loaded = next(inside, loaded)
     if not isinstance(loaded, dict) or not loaded:
-        raise ValueError("the file holds no weights (a dictionary of names and tensors)")
+        raise UserError("checkpoints.no_weights")
     wrong = next((key for key, value in loaded.items() if not _is_plain(value)), None)
     if wrong is not None:
-        raise ValueError(f"the file holds more than weights: {wrong!r} is no plain tensor")
+        raise UserError("checkpoints.no_tensor", key=wrong)
     return {str(key): value for key, value in loaded.items()}
 
 
@@ -83,9 +84,10 @@ def infer_config(state: StateDict) -> ModelConfig:
     convolutions = [v for k, v in _in_order(state, "features") if v.ndim == 4]
     depth = _depth_of(len(convolutions))
     if depth is None:
-        raise ValueError(
-            f"these are not a VGG's weights: {len(convolutions)} convolutions found, "
-            f"but a VGG has {', '.join(str(sum(s)) for s in STAGES.values())}"
+        raise UserError(
+            "checkpoints.no_vgg",
+            count=len(convolutions),
+            choices=[sum(s) for s in STAGES.values()],
         )
     batch_norm = any(key.endswith("running_mean") for key in state)
     layers = [v for k, v in _in_order(state, "classifier") if v.ndim == 2]
@@ -99,7 +101,7 @@ def infer_config(state: StateDict) -> ModelConfig:
         else:
             head = next((h for h in ("gap", "stages") if classifier_inputs(h, width) == inputs), "")
             if not head:
-                raise ValueError(f"a classifier that reads {inputs} numbers fits no head of ours")
+                raise UserError("checkpoints.odd_classifier", inputs=inputs)
     return ModelConfig(
         architecture=architecture_name(depth, batch_norm),
         num_classes=num_classes,

@@ -14,6 +14,7 @@ from typing import Any
 from vgg.checkpoints.file_names import CONFIG_FILE, COPIES_FOLDER, EVENTS_FILE, METRICS_FILE
 from vgg.checkpoints.loading import STARTER
 from vgg.data.zips import ZipLimits, take_files
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
 
 MAX_NAME = 60
@@ -102,7 +103,7 @@ def rename_model(folder: Path, name: str) -> Path:
     """Give a model's folder another name; returns the folder. `ValueError` where that is taken."""
     clean = clean_name(name)
     if not name.strip():
-        raise ValueError("write the new name first")
+        raise UserError("checkpoints.no_name")
     target = folder.with_name(clean)
     if target == folder:
         return folder
@@ -110,7 +111,7 @@ def rename_model(folder: Path, name: str) -> Path:
     try:
         return folder.rename(target)
     except OSError as error:
-        raise ValueError(f"{folder.name!r} can't be renamed ({error.strerror})") from error
+        raise UserError("checkpoints.not_renamed", name=folder.name, why=error.strerror) from error
 
 
 def delete_model(folder: Path) -> None:
@@ -119,7 +120,7 @@ def delete_model(folder: Path) -> None:
         doomed = Path(tempfile.mkdtemp(prefix=".deleted-", dir=folder.parent))
         folder.rename(doomed / folder.name)
     except OSError as error:
-        raise ValueError(f"{folder.name!r} can't be deleted ({error.strerror})") from error
+        raise UserError("checkpoints.not_deleted", name=folder.name, why=error.strerror) from error
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -141,14 +142,13 @@ def import_model(
 
     suffix = file.suffix.lower()
     if suffix not in (*suffixes, ".zip"):
-        listed = ", ".join(suffixes)
-        raise ValueError(f"{file.name} is no checkpoint; choose a file that ends in {listed}, .zip")
+        raise UserError("checkpoints.no_checkpoint", name=file.name, suffixes=(*suffixes, ".zip"))
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".import-", dir=out.parent))
     except OSError as error:
-        raise ValueError(f"there is no place for a model here ({error.strerror})") from error
+        raise UserError("checkpoints.no_place", why=error.strerror) from error
     try:
         source = file
         if suffix == ".zip":
@@ -157,14 +157,14 @@ def import_model(
             take_files(file, (CONFIG_FILE,), suffixes, source, limits=limits)
             config = source / CONFIG_FILE
             if config.is_file() and config.stat().st_size > MAX_CONFIG_BYTES:
-                raise ValueError(f"the {CONFIG_FILE} in {file.name} is too large to be one")
+                raise UserError("checkpoints.large_config", config=CONFIG_FILE, name=file.name)
         model = build_model(read_checkpoint(source))
         import torch
 
         save_checkpoint(model, scratch / "made", dtype=torch.float16 if is_half(model) else None)
         return (scratch / "made").rename(out)
     except OSError as error:
-        raise ValueError(f"{file.name} can't be kept here ({error.strerror})") from error
+        raise UserError("checkpoints.not_kept", name=file.name, why=error.strerror) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -172,11 +172,9 @@ def import_model(
 def check_free(folder: Path) -> None:
     """`ValueError` where a model can't have this folder's name."""
     if folder.name in (STARTER, *IMAGENET_NAMES):
-        raise ValueError(
-            f"{folder.name!r} is the name of a model that everybody has; choose another"
-        )
+        raise UserError("checkpoints.reserved", name=folder.name)
     if folder.exists():
-        raise ValueError(f"{folder.name!r} is there already; choose another name")
+        raise UserError("checkpoints.taken", name=folder.name)
 
 
 def clean_name(name: str) -> str:

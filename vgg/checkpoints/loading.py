@@ -15,6 +15,7 @@ from vgg.downloads import (
     download,
     imagenet_repository,
 )
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def load_model(
     config = name_classes(str(spec), found.config)
     try:
         return build_model(Checkpoint(found.state, config), device=device, dtype=dtype)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+    except UserError as error:
+        raise UserError("checkpoints.file", name=path.name, why=error) from error
 
 
 def find_weights(
@@ -114,9 +115,11 @@ def find_weights(
         return found
     if name in IMAGENET_NAMES:
         return download(imagenet_repository(name), on_progress=on_progress, name=name)
-    raise ValueError(
-        f"no model {name!r}; choose {STARTER}, {', '.join(IMAGENET_NAMES)}, a folder or file of "
-        f"weights, or {HUB_PREFIX}owner/name{_own_models(weights_dir)}"
+    raise UserError(
+        "checkpoints.no_model",
+        name=name,
+        choices=(STARTER, *own_models(weights_dir), *IMAGENET_NAMES),
+        prefix=HUB_PREFIX,
     )
 
 
@@ -186,7 +189,7 @@ def available_models(weights_dir: Path | None = None) -> list[ListedModel]:
     for name in names:
         try:
             found.append(ListedModel(name, find_config(name, weights_dir=weights_dir)))
-        except ValueError as error:
+        except UserError as error:
             log.warning("%s is left out: %s", name, error)
     return found
 
@@ -220,8 +223,3 @@ def own_models(weights_dir: Path | None = None) -> list[str]:
     found = [p for p in found if not p.parent.name.startswith(".")]
     newest_first = sorted(found, key=lambda p: -p.stat().st_mtime)
     return list(dict.fromkeys(p.parent.name for p in newest_first))
-
-
-def _own_models(weights_dir: Path | None) -> str:
-    names = own_models(weights_dir)
-    return f"; in weights/: {', '.join(names)}" if names else ""
