@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vgg.checkpoints.file_names import FILM_FOLDER
 from vgg.checkpoints.folder import replacing
 from vgg.data.images import read_image
+from vgg.errors import UserError
 from vgg.inference.faithfulness import Faithfulness
 
 INDEX_FILE = "film.json"
@@ -59,7 +60,7 @@ class Film:
         [0, 1]; all 0 where nothing spoke for the class."""
         strip = read_image(_frame_file(self.folder, frame.epoch)).getchannel(0)
         if strip.width != strip.height * len(self.classes):
-            raise ValueError("a frame of this film has not one map for each picture")
+            raise UserError("inference.film")
         heat = torch.from_numpy(np.array(strip)).float() / 255
         return torch.stack(heat.chunk(len(self.classes), dim=1))
 
@@ -105,10 +106,10 @@ def read_film(model_folder: Path) -> Film | None:
             float(content["seconds"]),
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError("the film of this model is damaged") from error
+        raise UserError("inference.film") from error
     count = len(film.classes)
     if not film.frames or not count or any(len(f.probabilities) != count for f in film.frames):
-        raise ValueError("the film of this model is damaged")
+        raise UserError("inference.film")
     return film
 
 

@@ -12,6 +12,7 @@ import torch
 
 from vgg.data.folder import FolderIndex, Sample, scan_folder
 from vgg.data.reading import batches, in_threads, load_picture
+from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import calibration_error
 from vgg.inference.predictor import Predictor
 
@@ -137,7 +138,7 @@ def evaluate_probabilities(
 
     probs, targets = np.asarray(probs, np.float32), np.asarray(targets, np.int64)
     if not len(targets):
-        raise ValueError("there is no picture to measure the model on")
+        raise UserError("inference.nothing_to_measure")
     answers = probs.argmax(axis=1)
     shown: Sequence[int] = range(len(label_names))
     if len(label_names) > MANY_CLASSES:
@@ -202,9 +203,8 @@ def evaluate(
     known = [sample for sample in samples if names[sample.label] in number]
     unknown = Counter(names[s.label] for s in samples if names[s.label] not in number)
     if not known:
-        raise ValueError(
-            f"the model knows none of the classes of this folder: it has {_some(names)}, the model "
-            f"{_some(predictor.config.label_names)}; name the sub-folders as the model's classes"
+        raise UserError(
+            "inference.other_classes", theirs=_some(names), ours=_some(predictor.config.label_names)
         )
     if unknown:
         hints.append(
@@ -221,7 +221,7 @@ def evaluate(
     with closing(looks):
         for batch in batches(looks, predictor.batch_size):
             if should_stop and should_stop():
-                raise ValueError("the evaluation was stopped")
+                raise StoppedError("inference.stopped")
             pairs = [(item, next(waiting)) for item in batch]
             good = [(item.pixels, s) for item, s in pairs if item.pixels is not None]
             skipped += [(s.name, item.error) for item, s in pairs if item.error]
@@ -233,7 +233,7 @@ def evaluate(
             if on_progress:
                 on_progress(len(paths) + len(skipped) - len(index.skipped), len(known))
     if not targets:
-        raise ValueError(f"none of the {len(known)} pictures can be read: {skipped[-1][1]}")
+        raise UserError("inference.none_readable", count=len(known), why=skipped[-1][1])
     return evaluate_probabilities(
         np.concatenate(probs),
         np.array(targets),
@@ -256,7 +256,7 @@ def _measurable(index: FolderIndex) -> tuple[list[Sample], list[str]]:
     return list(index.samples), []
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str]) -> UserError:
     """A few of the names, for a sentence."""
-    listed = ", ".join(repr(name) for name in names[:4])
-    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed
+    more = [UserError("data.more", count=len(names) - 4)] if len(names) > 4 else []
+    return UserError("inference.names", names=[*map(repr, names[:4]), *more])

@@ -6,6 +6,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from vgg.errors import UserError
 from vgg.inference.gradcam import problem_with
 from vgg.inference.predictor import Predictor
 
@@ -60,19 +61,16 @@ def deletion_test(
     Places without any heat are never marked. A `ValueError` says where there is no map to check.
     """
     if pixels.ndim != 3 or pixels.shape[1:] != heat.shape:
-        raise ValueError(
-            f"pixels must be (3, H, W) and heat (H, W) of the same picture, "
-            f"not {tuple(pixels.shape)} and {tuple(heat.shape)}"
-        )
+        raise UserError("inference.heat_shape", pixels=tuple(pixels.shape), heat=tuple(heat.shape))
     if trials < 1 or not 0 < share < 1:
-        raise ValueError("trials must be 1 or more, and share lie between 0 and 1")
+        raise UserError("inference.trials")
     height, width = heat.shape
     left, top, right, bottom = area or (0, 0, width, height)
     rows = slice(max(0, round(top)), min(height, round(bottom)))
     columns = slice(max(0, round(left)), min(width, round(right)))
     pixels, heat = pixels.cpu(), heat[rows, columns].cpu()
     if problem := problem_with(heat):
-        raise ValueError(problem)
+        raise problem
     marked = _hottest(heat, share)
     rng = Random(seed)
     shifts = [(rng.randrange(heat.shape[0]), rng.randrange(heat.shape[1])) for _ in range(trials)]

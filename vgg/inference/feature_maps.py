@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vgg.errors import UserError
 from vgg.inference.gradcam import eval_mode
 from vgg.network.vgg import VGG
 
@@ -25,13 +26,11 @@ def feature_maps(model: VGG, x: Tensor, layer_index: int, *, count: int = 16) ->
     `layer_index` counts in `model.features`. A channel's strength is the mean of its positive part.
     """
     if x.ndim != 4 or len(x) != 1:
-        raise ValueError(f"x must be one picture, (1, 3, H, W), not {tuple(x.shape)}")
+        raise UserError("inference.one_picture", shape=tuple(x.shape))
     if not 0 <= layer_index < len(model.features):
-        raise ValueError(
-            f"layer_index must lie between 0 and {len(model.features) - 1}, not {layer_index}"
-        )
+        raise UserError("inference.layer_index", last=len(model.features) - 1, value=layer_index)
     if count < 1:
-        raise ValueError(f"count must be 1 or more, not {count}")
+        raise UserError("inference.count", value=count)
     like = next(model.features.parameters())
     with torch.inference_mode(), eval_mode(model):
         maps = model.maps_at(x.to(like.device, like.dtype), [layer_index])[0][0].float()

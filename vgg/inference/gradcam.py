@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgg.data.transforms import normalise
+from vgg.errors import UserError
 from vgg.inference.predictor import Predictor
 from vgg.network.config import MIN_SIDE
 from vgg.network.vgg import VGG
@@ -32,7 +33,7 @@ class GradCAM:
 
     def __init__(self, model: VGG) -> None:
         if model.config.num_classes == 0:
-            raise ValueError("this model is a trunk without classes, so nothing speaks for one")
+            raise UserError("inference.no_class_to_explain")
         self.model = model
         self._mode = ExitStack()
 
@@ -62,11 +63,9 @@ class GradCAM:
         """What a call gives, and the network's answer from the same pass: logits
         (N, num_classes), float32, on `x`'s device."""
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < MIN_SIDE:
-            raise ValueError(
-                f"x must be (N, 3, H, W) with H and W from {MIN_SIDE} up, not {tuple(x.shape)}"
-            )
+            raise UserError("inference.gradcam_input", least=MIN_SIDE, shape=tuple(x.shape))
         if any(module.training for module in self.model.modules()):
-            raise ValueError("the network is being trained; use `with GradCAM(model) as cam:`")
+            raise UserError("inference.gradcam_training")
         with torch.inference_mode(False):  # what is made in that mode can't be differentiated
             chosen = _chosen(class_index, len(x), self.model.config.num_classes)
             evidence, logits = self._evidence(x, chosen)
@@ -114,30 +113,20 @@ def heat_maps(predictor: Predictor, pixels: Tensor, class_index: int | Sequence[
         return cam(x, class_index).cpu()
 
 
-def problem_with(heat: Tensor) -> str | None:
-    """Why one heat map (H, W) should not be drawn, as a sentence; None where all is well."""
+def problem_with(heat: Tensor) -> UserError | None:
+    """Why one heat map (H, W) should not be drawn; None where all is well."""
     if not heat.isfinite().all():
-        return (
-            "No heat map: the network's numbers overflowed. Try the precision fp32, "
-            "or train it again with a lower learning rate."
-        )
-    if not heat.any():
-        return "No heat map: no place in this picture speaks for this class."
-    return None
+        return UserError("inference.overflowed")
+    return None if heat.any() else UserError("inference.no_heat")
 
 
 def _chosen(class_index: int | Sequence[int], count: int, num_classes: int) -> Tensor:
     """The class of each of `count` pictures, int64 (count,)."""
     given = torch.as_tensor(class_index).clone()  # never one made in inference mode
     if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (count,)):
-        raise ValueError(
-            f"class_index must be a whole number, or {count} of them, one a picture, "
-            f"not {class_index!r}"
-        )
+        raise UserError("inference.class_indices", count=count, value=class_index)
     if count and not 0 <= given.min() <= given.max() < num_classes:
-        raise ValueError(
-            f"class_index must lie between 0 and {num_classes - 1}, not {class_index!r}"
-        )
+        raise UserError("inference.class_index", last=num_classes - 1, value=class_index)
     return given.long().expand(count)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vgg.data.images import read_image
 from vgg.data.transforms import placement
+from vgg.errors import UserError
 from vgg.inference.faithfulness import Faithfulness, deletion_test
 from vgg.inference.gradcam import heat_maps, problem_with
 from vgg.inference.predictor import Predictor
@@ -44,8 +45,9 @@ def explain(
     probs = predictor.probabilities(pixels)[0]
     index = int(probs.argmax()) if class_index is None else class_index
     if not 0 <= index < len(probs):
-        raise ValueError(f"class {index} is not one of this model's {len(probs)} classes")
+        raise UserError("inference.no_class", index=index, count=len(probs))
     heat = heat_maps(predictor, pixels, index)[0]
+    problem = problem_with(heat)
     return Explanation(
         name=predictor.config.label_names[index],
         index=index,
@@ -53,7 +55,7 @@ def explain(
         heat=heat,
         pixels=pixels[0],
         place=placement(image.size, predictor.config.pretrained_cfg),
-        problem=problem_with(heat),
+        problem=str(problem) if problem else None,
     )
 
 
@@ -63,7 +65,7 @@ def check(predictor: Predictor, found: Explanation) -> Faithfulness | None:
         return None
     try:
         return deletion_test(predictor, found.pixels, found.heat, found.index, area=found.place)
-    except ValueError:  # all heat lies beside the picture
+    except UserError:  # all heat lies beside the picture
         return None
 
 
@@ -157,7 +159,7 @@ def overlay(image: Image.Image, heat: Tensor, *, opacity: float = 0.5) -> Image.
     picture loses its colours from 0 to a half, so that none of them is taken for heat.
     """
     if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity must lie between 0 and 1, not {opacity}")
+        raise UserError("inference.opacity", value=opacity)
     painted = colours(heat)
     picture = image.convert("RGB").resize(painted.size)
     grey = picture.convert("L").convert("RGB")

@@ -24,6 +24,7 @@ from vgg.device import (
     memory_used,
     precision_name,
 )
+from vgg.errors import UserError
 from vgg.network.compiling import Network, compiled
 from vgg.network.config import ModelConfig
 from vgg.network.vgg import VGG
@@ -85,11 +86,9 @@ class Predictor:
         batch_size: int | None = None,
     ) -> None:
         if model.config.num_classes == 0:
-            raise ValueError(
-                "this model is a trunk without a classifier: train it on a folder first"
-            )
+            raise UserError("inference.trunk")
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+            raise UserError("inference.batch_size", value=batch_size)
         self.config = model.config
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
@@ -257,7 +256,7 @@ class Predictor:
 def check_top_k(top_k: int, num_classes: int) -> int:
     """`top_k`, at most the class count. Under 1 is a `ValueError`."""
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise ValueError(f"top_k must be a whole number from 1 up, not {top_k!r}")
+        raise UserError("inference.top_k", value=top_k)
     return min(top_k, num_classes)
 
 
@@ -280,6 +279,4 @@ def _rgb(image: Image.Image) -> Image.Image:
 def check_trained(config: ModelConfig, spec: str) -> None:
     """A `ValueError` where the network is untrained: what it answers would be a guess."""
     if config.num_classes and not config.trained:
-        raise ValueError(
-            f"{spec} has not been trained, so its answers would be guesses; train it first"
-        )
+        raise UserError("inference.untrained", name=spec)
