@@ -91,7 +91,7 @@ def _progress_class(on_progress: DownloadProgress) -> type:
             kwargs["disable"] = True  # a disabled bar counts nothing, so count here
             self.received = kwargs.get("initial") or 0
             self.expected = kwargs.get("total") or 0
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
             self.update(0)
 
         def update(self, n: float | None = 1) -> None:

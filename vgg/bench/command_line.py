@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,7 @@ with torch.inference_mode():
 """
 
 
-def bulk_rows(plan: BenchPlan) -> Iterator[Row]:
+def bulk_rows(plan: BenchPlan) -> Generator[Row]:
     """Files to a finished table, against the model alone on pictures that lie ready."""
     if plan.quick:
         return
@@ -87,7 +87,7 @@ def compare_bulk(plan: BenchPlan, name: str, predictor: Predictor, files: Sequen
     )
 
 
-def memory_rows(plan: BenchPlan) -> Iterator[Row]:
+def memory_rows(plan: BenchPlan) -> Generator[Row]:
     """The most memory of its own that a process takes from its start to a first prediction of
     VGG-16 on the processor, weights in a file."""
     if plan.quick or plan.device.type != "cpu" or sys.platform != "linux":
@@ -114,7 +114,7 @@ def memory_rows(plan: BenchPlan) -> Iterator[Row]:
         )
 
 
-def peak_memory(command: Sequence[str | Path]) -> float:
+def peak_memory(command: Sequence[object]) -> float:
     """MB of memory of its own (Linux: RssAnon; files mapped into memory do not count) that a
     command takes at most."""
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}

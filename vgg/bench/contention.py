@@ -4,7 +4,7 @@ alone."""
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ ENDLESS = 5000  # epochs: until it is stopped
 COUNT, SIDE = 25, 64  # pictures a class, and their side in pixels
 
 
-def busy_rows(plan: BenchPlan) -> Iterator[Row]:
+def busy_rows(plan: BenchPlan) -> Generator[Row]:
     """A small and a large model beside the training of a full VGG-16, and `/predict` beside that of
     a network that the page chooses. A quick run has the small one only."""
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def busy_rows(plan: BenchPlan) -> Iterator[Row]:
             yield _through_the_page(plan, home)
 
 
-def _in_this_process(plan: BenchPlan, home: Path) -> Iterator[Row]:
+def _in_this_process(plan: BenchPlan, home: Path) -> Generator[Row]:
     device, precision = str(plan.device), plan.machine.precision
     store = ModelStore(Settings(device=device, precision=precision, weights_dir=home / "weights"))
     jobs = Jobs(store)
@@ -113,7 +113,8 @@ def _page_trains(client: Any, packed: str) -> Iterator[None]:
     started = client.predict(handle_file(packed), mode="scratch", epochs=ENDLESS, api_name="/train")
 
     def state() -> dict[str, Any]:
-        return client.predict(started["job"], api_name="/job")
+        answer: dict[str, Any] = client.predict(started["job"], api_name="/job")
+        return answer
 
     try:
         _until(lambda: (state()["event"] or {}).get("kind") in ("split", "epoch"))

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from random import Random
@@ -46,7 +47,7 @@ with gr.Blocks(analytics_enabled=False) as page:
 {_LAUNCH}"""
 
 
-def start_rows(plan: BenchPlan) -> Iterator[Row]:
+def start_rows(plan: BenchPlan) -> Generator[Row]:
     """From the start of the process to the page's first answer."""
     with tempfile.TemporaryDirectory() as folder:
         ours, rival = our_command(plan), _script(Path(folder), TWO_BOXES)
@@ -65,7 +66,7 @@ def start_rows(plan: BenchPlan) -> Iterator[Row]:
     yield make_row("page start", "app.py", "Gradio with two text boxes", values, unit="s")
 
 
-def first_prediction_rows(plan: BenchPlan) -> Iterator[Row]:
+def first_prediction_rows(plan: BenchPlan) -> Generator[Row]:
     """From the start of the process to the first answer about a picture. Full runs only."""
     if plan.quick:
         return
@@ -91,7 +92,7 @@ def first_prediction_rows(plan: BenchPlan) -> Iterator[Row]:
     )
 
 
-def overhead_rows(plan: BenchPlan) -> Iterator[Row]:
+def overhead_rows(plan: BenchPlan) -> Generator[Row]:
     """What `/predict` takes for a small picture beyond the model's own time, and for a large
     photograph beside a small picture."""
     predictor = Predictor(load_model(STARTER), str(plan.device), plan.machine.precision)
@@ -131,8 +132,8 @@ def overhead_rows(plan: BenchPlan) -> Iterator[Row]:
             megabytes = photograph.stat().st_size / 1e6
             values, uploads = (
                 in_turn(
-                    timed(lambda page=page: ask(page, photograph)),
-                    timed(lambda page=page: ask(page, picture)),
+                    timed(partial(ask, page, photograph)),
+                    timed(partial(ask, page, picture)),
                     seconds=2 * plan.row_seconds,
                 )
                 for page in (ours, rival)
@@ -240,7 +241,7 @@ def environment(folder: Path) -> dict[str, str]:
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
 def _script(folder: Path, text: str) -> list[str]:

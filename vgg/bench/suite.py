@@ -6,7 +6,7 @@ the page, of the command line and of training stand in `page_speed.py`, `command
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -84,7 +84,7 @@ def run_bench(
 # --- Prediction: a picture in, the five best classes out ------------------------------------------
 
 
-def prediction_rows(plan: BenchPlan) -> Iterator[Row]:
+def prediction_rows(plan: BenchPlan) -> Generator[Row]:
     """VGG-16 and VGG-11 against torchvision's, eager, in fp32."""
     for depth in (16, 11):
         for batch_norm in (False, True):
@@ -95,7 +95,7 @@ def prediction_rows(plan: BenchPlan) -> Iterator[Row]:
                 yield compare_prediction(plan, rival, head, batch)
 
 
-def engine_rows(plan: BenchPlan) -> Iterator[Row]:
+def engine_rows(plan: BenchPlan) -> Generator[Row]:
     """VGG-16 against torchvision's network in other engines, as far as they are installed; all get
     the pictures through torchvision's preprocessing."""
     if plan.quick:  # building them takes longer than a minute
@@ -104,7 +104,7 @@ def engine_rows(plan: BenchPlan) -> Iterator[Row]:
     with torch.inference_mode():
         for batch in (1, 8):
             for name, network in engines(rival.model, batch, plan.device):
-                other = replace(rival, name=name, model=network)
+                other = replace(rival, name=name, network=network)
                 yield compare_prediction(plan, other, "fc", batch, our_model(rival, "fc"))
 
 
@@ -124,7 +124,8 @@ class Rival:
     """torchvision's network with its own preprocessing, used as its documentation shows."""
 
     architecture: str
-    model: Callable[[Tensor], Tensor]
+    model: nn.Module
+    network: Callable[[Tensor], Tensor]  # the model itself, or another engine's form of it
     preprocess: Callable[[Image.Image], Tensor]
     device: torch.device
     name: str = "torchvision eager fp32"
@@ -133,11 +134,18 @@ class Rival:
         """(N, 1000), float32, on the CPU."""
         with torch.inference_mode():
             x = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.device)
-            return torch.softmax(self.model(x), dim=1).cpu()
+            return torch.softmax(self.network(x), dim=1).cpu()
 
     def predict(self, pictures: list[Image.Image]) -> list[list[int]]:
         """Indices of the best classes of each picture."""
-        return self.probabilities(pictures).topk(TOP_K, dim=1).indices.tolist()
+        best: list[list[int]] = self.probabilities(pictures).topk(TOP_K, dim=1).indices.tolist()
+        return best
+
+    @property
+    def last_maps(self) -> nn.Module:
+        """The layer that gives the last feature maps."""
+        features = self.model.get_submodule("features").children()
+        return [layer for layer in features if isinstance(layer, nn.ReLU)][-1]
 
 
 def torchvision_rival(architecture: str, device: torch.device) -> Rival:
@@ -145,16 +153,18 @@ def torchvision_rival(architecture: str, device: torch.device) -> Rival:
     from torchvision.models import get_model, get_model_weights
 
     torch.manual_seed(0)
-    model = get_model(architecture, weights=None).eval().requires_grad_(False)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # fresh ones change nothing, trained ones do
-            layer.running_mean.normal_(std=0.1)
-            layer.running_var.uniform_(0.5, 2)
+    model: nn.Module = get_model(architecture, weights=None).eval().requires_grad_(False)
+    for name, buffer in model.named_buffers():  # fresh ones change nothing, trained ones do
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
     preprocess = get_model_weights(architecture)["IMAGENET1K_V1"].transforms()
-    rival = Rival(architecture, model.to(device), preprocess, device)
+    model.to(device)
+    rival = Rival(architecture, model, model, preprocess, device)
     # Random logits hardly differ. Stretched to a trained network's range, a fault would show.
     logits = rival.probabilities(example_pictures(2)).log()
-    model.classifier[-1].weight.mul_(3 / logits.std().item())
+    model.get_parameter("classifier.6.weight").mul_(3 / logits.std().item())
     return rival
 
 
@@ -214,7 +224,7 @@ def compare_answers(predictor: Predictor, rival: Rival, pictures: list[Image.Ima
 # --- Explanation: a heat map of one class ---------------------------------------------------------
 
 
-def explanation_rows(plan: BenchPlan) -> Iterator[Row]:
+def explanation_rows(plan: BenchPlan) -> Generator[Row]:
     """One heat map, from the opened picture on, against a prediction and against the same map made
     by hooks on torchvision's network and, where it is installed, by the grad-cam package."""
     architecture = "vgg11_bn" if plan.quick else "vgg16"
@@ -246,11 +256,12 @@ def explanation_rows(plan: BenchPlan) -> Iterator[Row]:
 def hooked_map(rival: Rival, picture: Image.Image, index: int) -> Tensor:
     """Grad-CAM of the last ReLU by a hook, at the size of the input: (224, 224), on the CPU."""
     kept: list[Tensor] = []
-    layer = [layer for layer in rival.model.features if isinstance(layer, nn.ReLU)][-1]
-    hook = layer.register_forward_hook(lambda *seen: kept.append(seen[2].requires_grad_()))
+    hook = rival.last_maps.register_forward_hook(
+        lambda *seen: kept.append(seen[2].requires_grad_())
+    )
     try:
         x = rival.preprocess(picture)[None].to(rival.device)
-        logit = rival.model(x)[0, index]
+        logit = rival.network(x)[0, index]
     finally:
         hook.remove()
     (slopes,) = torch.autograd.grad(logit, kept)
@@ -264,10 +275,9 @@ def package_map(rival: Rival, picture: Image.Image, index: int) -> Tensor:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    layer = [layer for layer in rival.model.features if isinstance(layer, nn.ReLU)][-1]
     rival.model.requires_grad_(True)  # its hooks need it
     try:
-        with GradCAM(rival.model, [layer]) as cam:
+        with GradCAM(rival.model, [rival.last_maps]) as cam:
             x = rival.preprocess(picture)[None].to(rival.device)
             return torch.from_numpy(cam(x, [ClassifierOutputTarget(index)])[0])
     finally:
@@ -283,7 +293,7 @@ def example_pictures(count: int) -> list[Image.Image]:
     ]
 
 
-GROUPS: dict[str, Callable[[BenchPlan], Iterator[Row]]] = {
+GROUPS: dict[str, Callable[[BenchPlan], Generator[Row]]] = {
     "predict": prediction_rows,  # first, so that a quick run has it
     "overhead": overhead_rows,
     "start": start_rows,

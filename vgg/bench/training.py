@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ STEPS = (  # architecture, head, pixels, pictures at once
 GPU_STEP = ("vgg16", "fc", 224, 128)
 
 
-def probe_rows(plan: BenchPlan) -> Iterator[Row]:
+def probe_rows(plan: BenchPlan) -> Generator[Row]:
     """A new last layer on VGG-16 for a folder of drawn pictures, from the call to the finished
     evaluation, against the tutorial's way."""
     if plan.quick:  # a minute would not do
@@ -80,7 +80,7 @@ def compare_probe(plan: BenchPlan, pictures: Path, model: Path, scratch: Path) -
 def tutorial_epoch(plan: BenchPlan, pictures: Path) -> Callable[[], float]:
     """One epoch as PyTorch's tutorial has it, in seconds: torchvision's VGG-16 in eager fp32,
     frozen, a new last layer, SGD, pictures opened again at every epoch, a fifth to test on."""
-    from torch.utils.data import DataLoader, random_split
+    from torch.utils.data import DataLoader, Subset, random_split
     from torchvision import datasets, models, transforms
 
     standard = [
@@ -92,12 +92,10 @@ def tutorial_epoch(plan: BenchPlan, pictures: Path) -> Callable[[], float]:
     learned = datasets.ImageFolder(pictures, transforms.Compose([*changed, *standard]))
     tested = datasets.ImageFolder(pictures, transforms.Compose([*centred, *standard]))
     chance = torch.Generator().manual_seed(0)
-    first, rest = random_split(range(len(learned)), [0.8, 0.2], generator=chance)
+    first, rest = random_split(learned, [0.8, 0.2], generator=chance)
     loaders = [
-        DataLoader(
-            torch.utils.data.Subset(data, list(rows)), batch_size=4, shuffle=True, num_workers=2
-        )
-        for data, rows in ((learned, first), (tested, rest))
+        DataLoader(data, batch_size=4, shuffle=True, num_workers=2)
+        for data in (first, Subset(tested, rest.indices))
     ]
     model = models.vgg16(weights=None).requires_grad_(False)
     model.classifier[-1] = nn.Linear(4096, len(learned.classes))
@@ -121,7 +119,7 @@ def tutorial_epoch(plan: BenchPlan, pictures: Path) -> Callable[[], float]:
     return epoch
 
 
-def step_rows(plan: BenchPlan) -> Iterator[Row]:
+def step_rows(plan: BenchPlan) -> Generator[Row]:
     """One step of training the whole network, the pictures changed a little and normalised, against
     torchvision's network on finished tensors."""
     steps = STEPS if plan.device.type == "cpu" else (*STEPS, GPU_STEP)
@@ -142,7 +140,7 @@ def compare_steps(plan: BenchPlan, architecture: str, head: str, size: int, batc
     cfg = Preprocessing(input_size=(3, size, size))
     model = VGG(depth, 10, batch_norm=batch_norm, head=head)
     model.config = replace(model.config, pretrained_cfg=cfg)
-    model = model.to(plan.device, memory_format=torch.channels_last)
+    model = model.to(plan.device).to(memory_format=torch.channels_last)
     dtype = choose_precision(plan.device, plan.machine.precision)
     ours = stepper(model, Recipe(lr=1e-4, batch_size=batch), dtype, noise(size, batch))
 

@@ -11,6 +11,7 @@ from vgg.ui import api, sidebar
 from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore, Settings
 from vgg.ui.tabs import evaluate, inside, models, predict, train
+from vgg.ui.tabs.predict_input import current_picture
 
 TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
@@ -24,9 +25,10 @@ def build(settings: Settings) -> gr.Blocks:
     store = ModelStore(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
-    with gr.Blocks(
+    page = gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
-    ) as page:
+    )
+    with page:
         api.build(store, jobs)  # first of all: a private event of the same name would take it
         with gr.Row(elem_id="header"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
@@ -46,7 +48,7 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("Evaluate", id="evaluate-tab"):
                 evaluate.build(store, side)
             with gr.Tab("Inside", id="inside-tab") as inside_tab:
-                inside.build(store, side, inside_tab, asked.shown, predict.current_picture)
+                inside.build(store, side, inside_tab, asked.shown, current_picture)
             with gr.Tab("Models", id="models-tab") as models_tab:
                 models.build(store, jobs, side, session, own_models, models_tab, page)
         predict.wire(store, side, asked, tabs)

@@ -23,6 +23,9 @@ def explain(
     from vgg.inference.heatmap import explain
 
     if store.settings.borrowed_gpu:
+        from vgg.ui.server.zerogpu import BorrowingPredictor
+
+        assert isinstance(predictor, BorrowingPredictor)
         return predictor.explain(image, class_index)
     with store.device_lock:
         return explain(predictor, image, class_index)

@@ -297,7 +297,7 @@ def build(store: ModelStore) -> Sidebar:
         facts_box = gr.HTML(start[7], elem_id="facts")
     line = gr.Button(start[8], elem_id="model-line", size="sm", visible=True)
 
-    inputs = [model, depth, batch_norm, num_classes, width, head]
+    inputs: list[gr.components.Component] = [model, depth, batch_norm, num_classes, width, head]
     shown = [*inputs, more, facts_box, line]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 

@@ -234,11 +234,11 @@ class Jobs:
     def _forget_old(self) -> None:
         over = [job for job in self._jobs.values() if job.is_over]
         # Those without a model first: who starts and stops many pushes out nobody's work.
-        over = [job.id for job in sorted(over, key=lambda job: job.result is not None)]
-        for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
-            del self._jobs[job_id]
-            if self.store.private.pop(job_id, None):
-                shutil.rmtree(self._home / VISITORS / job_id, ignore_errors=True)
+        over.sort(key=lambda job: job.result is not None)
+        for job in over[: max(0, len(over) - KEPT_JOBS)]:
+            del self._jobs[job.id]
+            if self.store.private.pop(job.id, None):
+                shutil.rmtree(self._home / VISITORS / job.id, ignore_errors=True)
 
     def _free_folder(self, name: str) -> Path:
         """A new folder for the model: `photos`, or `photos-2` where that is taken."""

@@ -59,11 +59,11 @@ class BorrowingPredictor(Predictor):
     def __init__(self, model: VGG, path: Path, precision: str) -> None:
         super().__init__(model, "cpu", "fp32")
         self._there = str(path), precision
-        self._ran = {"device": "ZeroGPU", "precision": precision}
+        self._ran = "ZeroGPU", precision
 
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         probs, device, precision = probabilities_there(*self._there, pixels.numpy())
-        self._ran = {"device": f"{device} (ZeroGPU)", "precision": precision}
+        self._ran = f"{device} (ZeroGPU)", precision
         return torch.from_numpy(probs)
 
     def explain(self, image: Image.Image, class_index: int | None = None) -> Explanation:
@@ -74,4 +74,5 @@ class BorrowingPredictor(Predictor):
         return Explanation(**{**found, **known})
 
     def _run_info(self, milliseconds: float) -> RunInfo:
-        return replace(super()._run_info(milliseconds), **self._ran)
+        device, precision = self._ran
+        return replace(super()._run_info(milliseconds), device=device, precision=precision)

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from vgg.ui import plots
-from vgg.ui.server.model_store import ModelStore
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.server.model_store import ModelStore, choice_from_inputs
+from vgg.ui.sidebar import Sidebar
 from vgg.ui.tabs import evaluate_cell
 from vgg.ui.tabs.evaluate_cell import Measured
 from vgg.ui.tabs.train_pictures import PictureSet, forget, from_folder, from_zip, sentence

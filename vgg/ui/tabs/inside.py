@@ -10,8 +10,8 @@ from PIL import Image
 from vgg.network.config import DEPTHS, ModelConfig, architecture_name
 from vgg.network.summary import Stage, count_parameters, describe_count, stages_of
 from vgg.ui.heatmap import data_url, explain
-from vgg.ui.server.model_store import ModelStore
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.server.model_store import ModelStore, choice_from_inputs
+from vgg.ui.sidebar import Sidebar
 from vgg.ui.tabs import inside_film
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _race_row(store: ModelStore, name: str, image: Image.Image) -> str:
         with store.device_lock:
             prediction = predictor.predict([image], top_k=1)[0]
             run = predictor.last_run
+    assert run is not None
     explained = explain(store, predictor, image)
     count = count_parameters(predictor.config)
     heat = "–" if explained.problem else _picture(overlaid(image, explained), RACE_SIDE, "heat map")

@@ -9,8 +9,8 @@ import gradio as gr
 from vgg.checkpoints.loading import local_weights
 from vgg.network.config import ModelConfig
 from vgg.ui.heatmap import data_url, legend_line
-from vgg.ui.server.model_store import ModelStore
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.server.model_store import ModelStore, choice_from_inputs
+from vgg.ui.sidebar import Sidebar
 
 if TYPE_CHECKING:
     from vgg.inference.attention_film import Film, Frame

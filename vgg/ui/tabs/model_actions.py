@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from gradio.utils import get_upload_folder
 
+from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import (
-    CONFIG_FILE,
     LIMITS,
     SAFE_SUFFIXES,
     SUFFIXES,

@@ -20,8 +20,8 @@ import gradio as gr
 from vgg.checkpoints.library import SAFE_SUFFIXES, SUFFIXES
 from vgg.ui import sidebar
 from vgg.ui.server.jobs import Jobs
-from vgg.ui.server.model_store import NEW, ModelStore
-from vgg.ui.sidebar import Sidebar, choice_from_inputs
+from vgg.ui.server.model_store import NEW, ModelStore, choice_from_inputs
+from vgg.ui.sidebar import Sidebar
 from vgg.ui.tabs import model_actions, model_snippets
 from vgg.ui.tabs.train import Session
 from vgg.ui.tabs.train_pictures import sentence

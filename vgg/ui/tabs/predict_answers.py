@@ -13,8 +13,7 @@ from PIL import Image
 from vgg.checkpoints.loading import STARTER
 from vgg.inference.csv_table import csv_row, header
 from vgg.network.config import ModelConfig
-from vgg.ui.server.model_store import Choice, ModelStore
-from vgg.ui.sidebar import choice_from_inputs
+from vgg.ui.server.model_store import Choice, ModelStore, choice_from_inputs
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Prediction, RunInfo

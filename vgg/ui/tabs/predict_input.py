@@ -85,7 +85,8 @@ def copy_for_browsers(image: Image.Image) -> str:
 
 def served_file(name: str, data: bytes) -> str:
     """Put a file where Gradio serves it, and deletes it when it is old."""
-    return save_bytes_to_cache(data, name, get_upload_folder())
+    path: str = save_bytes_to_cache(data, name, get_upload_folder())
+    return path
 
 
 def example(name: str) -> Image.Image:

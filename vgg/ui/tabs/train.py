@@ -9,8 +9,8 @@ import gradio as gr
 
 from vgg.data.images import IMAGE_SUFFIXES
 from vgg.ui.server.jobs import NO_GPU_OF_ITS_OWN, WAITING, Job, Jobs
-from vgg.ui.server.model_store import ModelStore
-from vgg.ui.sidebar import Sidebar, choice_from_inputs, choose
+from vgg.ui.server.model_store import ModelStore, choice_from_inputs
+from vgg.ui.sidebar import Sidebar, choose
 from vgg.ui.tabs import train_done, train_options
 from vgg.ui.tabs.train_pictures import (
     SAMPLE_COUNT,

@@ -10,8 +10,7 @@ import gradio as gr
 from vgg.checkpoints.loading import STARTER
 from vgg.network.config import ModelConfig
 from vgg.training.options import DEFAULT_BUDGET, TrainOptions
-from vgg.ui.server.model_store import NEW, Choice, ModelStore
-from vgg.ui.sidebar import choice_from_inputs
+from vgg.ui.server.model_store import NEW, Choice, ModelStore, choice_from_inputs
 from vgg.ui.tabs.train_pictures import PictureSet, sentence
 
 TIMES = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
@@ -154,12 +153,15 @@ def headline(options: TrainOptions) -> str:
     return f"{mode}, {lasting(options)}"
 
 
+Input = gr.Radio | gr.Number | gr.Checkbox
+
+
 @dataclass(frozen=True)
 class How:
     """The step's components; `values` in the order of `options_of`."""
 
     origin: gr.HTML
-    values: list[gr.components.Component]
+    values: list[Input]
     name: gr.Textbox
     plan: gr.HTML
     train: gr.Button
@@ -212,5 +214,13 @@ def lay_out(store: ModelStore, chosen: Sequence[Any]) -> How:
         [seconds, epochs],
         **quiet,
     )
-    values = [mode, budget, seconds, epochs, image_size, augment, seed]
+    values: list[Input] = [
+        mode,
+        budget,
+        seconds,
+        epochs,
+        image_size,
+        augment,
+        seed,
+    ]
     return How(start, values, name, told, train)
