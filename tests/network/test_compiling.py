@@ -1,6 +1,7 @@
 """A compiled network gives the answers of the plain one, and where there is none the plain one."""
 
 import copy
+import warnings
 from functools import partial
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_where_it_can_not_be_compiled_the_model_itself_goes_on(
     assert compiled(model, some(BATCH), learning=True) is model
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
     assert "Cannot find a working triton installation.)" in caplog.text
+
+
+def test_a_warning_while_compiling_is_told_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def warning(model: VGG, **options: Any) -> Any:
+        def network(x: Tensor) -> Tensor:
+            try:
+                warnings.warn("Guards may run slower (on 3.13.0)", RuntimeWarning, stacklevel=1)
+            except RuntimeWarning:  # as torch's compiler passes on what happens inside
+                raise RuntimeError("internal error") from None
+            return model(x)
+
+        return network
+
+    monkeypatch.setattr(module.torch, "compile", warning)
+    model = small()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("error")
+        assert compiled(model, some(BATCH), learning=False) is not model
+    assert [str(warning.message) for warning in told] == ["Guards may run slower (on 3.13.0)"]
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """A network as one program of a GPU (torch.compile), where what it saves is worth the wait."""
 
 import logging
+import re
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -33,7 +35,8 @@ def compiled(
     device, shape = example.device.type, example.shape
     kept = [buffer.clone() for buffer in model.buffers()]
     mixed = dtype != torch.float32
-    try:
+
+    def first_time() -> None:
         with (
             torch.autocast(device, dtype if mixed else None, enabled=mixed),
             torch.inference_mode(not learning),
@@ -41,6 +44,9 @@ def compiled(
             logits = fast(example)
         if learning:
             logits.float().sum().backward()
+
+    try:
+        _despite_warnings(first_time)
     except Exception as error:  # compilers fail in many ways, and none of them may end a training
         log.warning("the network can't be compiled here (%s): it runs as it is", _first_line(error))
         return model
@@ -49,6 +55,30 @@ def compiled(
         for buffer, before in zip(model.buffers(), kept, strict=True):
             buffer.copy_(before)
     return lambda x: fast(x) if x.shape == shape else model(x)
+
+
+def _despite_warnings(work: Callable[[], None]) -> None:
+    """Do it. A warning that was made an error (`python -W error`) is told from then on, and the
+    work begins again: what a library warns of says something, and changes nothing."""
+    told: set[tuple[type[Warning], str]] = set()
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            warning = _warning_behind(error)
+            if warning is None or (kind := (type(warning), str(warning))) in told:
+                raise
+            told.add(kind)
+            # Never taken back: `catch_warnings` would change the filters of other threads, too.
+            warnings.filterwarnings("default", re.escape(kind[1]), kind[0])
+
+
+def _warning_behind(error: BaseException | None) -> Warning | None:
+    while error is not None:
+        if isinstance(error, Warning):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _first_line(error: Exception) -> str:
