@@ -22,6 +22,7 @@ from vgg.commands import (
     run_shapes,
     run_train,
 )
+from vgg.errors import ProcessLostError, StoppedError
 from vgg.network.config import HEADS, PRECISIONS
 from vgg.predict_command import run_predict
 from vgg.terminal import UsageError, one_line
@@ -187,13 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"{options.command} runs in one process: start it without torchrun")
         with distributed.stdout_of_rank_0():
             return options.run(options) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ProcessLostError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         which = f" (process {distributed.rank()})" if not distributed.is_rank_0() else ""
         print(f"{PROGRAM}{which}: {one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped", file=sys.stderr)
+    except (StoppedError, KeyboardInterrupt) as stop:
+        print(f"{PROGRAM}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130

@@ -17,6 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from vgg.errors import ProcessLostError as ProcessLostError  # handed on: it is told here
+from vgg.errors import StoppedError, UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,16 +28,6 @@ Result = TypeVar("Result")
 
 TIMEOUT = timedelta(seconds=90)  # with a process that does not answer: torch waits 30 minutes
 LOOK_EVERY = 0.02  # seconds
-
-
-class ProcessLostError(ValueError):
-    """Another process of this run has ended, or does not answer."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "another process of this run has ended or does not answer, so this one ends, too; "
-            "to go on with a training from its last state, start it again with --resume"
-        )
 
 
 # Who we are
@@ -114,7 +107,7 @@ def stdout_of_rank_0() -> Iterator[None]:
         return
 
     def on_signal(number: int, frame: object) -> None:
-        raise ProcessLostError
+        raise ProcessLostError("distributed.lost")
 
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
@@ -132,7 +125,7 @@ def _or_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch makes of a closed connection and of a timeout
-        raise ProcessLostError from error
+        raise ProcessLostError("distributed.lost") from error
 
 
 # Telling each other. All processes call these, in the same order.
@@ -171,7 +164,7 @@ def all_gather(value: Result) -> list[Result]:
 def run_on_rank_0(work: Callable[[], Result]) -> Result:
     """What `work` gives in the first process, the only one that does it, in every process.
 
-    A `ValueError` there is raised in all.
+    A `UserError` there, or a Stop, is raised in all.
     """
     if world() == 1:
         return work()
@@ -181,7 +174,7 @@ def run_on_rank_0(work: Callable[[], Result]) -> Result:
     if is_rank_0():
         try:
             answer[0] = work()
-        except ValueError as error:
+        except (UserError, StoppedError) as error:
             answer[1] = error
     barrier()  # the others wait as long as it takes
     with _or_lost():
@@ -206,10 +199,7 @@ def any_of(flag: bool) -> bool:
 def check_same(value: object, what: str) -> None:
     """A `ValueError` where the processes do not all have the same value."""
     if any(other != value for other in all_gather(value)):
-        raise ValueError(
-            f"the processes do not see the same {what}: "
-            "give every machine the same folder, models and options"
-        )
+        raise UserError("distributed.differ", what=what)
 
 
 def all_reduce_sum(tensors: "Sequence[Tensor]") -> None:

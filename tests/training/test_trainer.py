@@ -24,6 +24,7 @@ from vgg.checkpoints.loading import load_model
 from vgg.data.augment import augment
 from vgg.data.shapes import SHAPES, draw_folder
 from vgg.data.split import folds, group, scan_folder
+from vgg.errors import StoppedError
 from vgg.inference.predictor import Predictor
 from vgg.network.config import ModelConfig, Preprocessing
 from vgg.network.summary import count_macs
@@ -206,7 +207,7 @@ def test_stop_keeps_the_best_model_so_far(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_stop_before_anything_was_learned_leaves_no_model(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="before anything was learned"):
+    with pytest.raises(StoppedError, match="before anything was learned"):
         train(shapes, out=tmp_path / "model", epochs=5, should_stop=lambda: True, **TINY)
     assert not (tmp_path / "model").exists()
 
@@ -328,7 +329,7 @@ def test_a_probe_that_is_stopped_learns_from_what_it_has_seen(
     assert 16 <= result.images < 80
     assert any("was stopped" in note for note in result.notes)
     monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "another cache"))
-    with pytest.raises(ValueError, match="nothing was learned"):
+    with pytest.raises(StoppedError, match="nothing was learned"):
         train(shapes, out=tmp_path / "x", model=str(trunk), should_stop=stop_after(2))
 
 

@@ -93,6 +93,15 @@ def test_a_waiting_job_that_is_stopped_never_starts(jobs: Jobs, drawn: Path) -> 
     assert (second.state, second.started) == (STOPPED, None)
 
 
+def test_stopped_before_anything_was_learned_is_stopped_not_failed(jobs: Jobs, drawn: Path) -> None:
+    first = jobs.submit(drawn, "first", LONG, owned=False)
+    second = jobs.submit(drawn, "second", LONG, owned=False)
+    second.stop.set()  # in the moment in which it starts
+    jobs.stop(first)
+    assert (finished(second).state, second.error, second.result) == (STOPPED, "", None)
+    assert "stopped before anything was learned" in train_progress.status(jobs, second)
+
+
 def test_bad_pictures_end_the_job_with_a_sentence_and_not_the_queue(
     jobs: Jobs, drawn: Path, tmp_path: Path
 ) -> None:

@@ -50,10 +50,6 @@ def _is_triple(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 3
 
 
-def listed(choices: tuple[Any, ...]) -> str:
-    return ", ".join(map(str, choices[:-1])) + f" or {choices[-1]}"
-
-
 @dataclass(frozen=True)
 class Preprocessing:
     """How a picture becomes the network's input. It belongs to the weights, not to the code.

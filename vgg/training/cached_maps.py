@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vgg import distributed
 from vgg.data.reading import batches, empty_pixels, empty_tensor, in_threads, load_picture
 from vgg.data.split import Sample
+from vgg.errors import UserError
 from vgg.network.config import Preprocessing
 from vgg.training.features import Trunk
 from vgg.training.recipe import Pictures
@@ -136,7 +137,7 @@ def fill(
     results = distributed.in_chunks(items, trunk.batch_size, through_trunk)
     for done, ((sample, mirrored), result) in enumerate(zip(items, results, strict=True), start=1):
         if result is None:
-            raise ValueError("a picture can't be read any more")
+            raise UserError("training.picture_gone")
         cache.put(sample.name, *result, mirrored=mirrored)
         run.progress("features", done, len(items))
         check_stop()
@@ -151,7 +152,7 @@ def read_all(
     with closing(looks):
         for row, item in enumerate(looks):
             if item.pixels is None:
-                raise ValueError("a picture can't be read any more")
+                raise UserError("training.picture_gone")
             pixels[row] = item.pixels
             run.progress("decode", row + 1, len(samples))
             check_stop()

@@ -16,6 +16,7 @@ from vgg.data.cache import FeatureStore, trim
 from vgg.data.reading import LoadedPicture, batches, in_threads, load_picture, print_store
 from vgg.data.transforms import normalise
 from vgg.device import precision_name
+from vgg.errors import UserError
 from vgg.network.config import HIDDEN, Preprocessing, classifier_inputs, scaled
 from vgg.network.vgg import VGG
 from vgg.network.winograd import use_winograd
@@ -46,10 +47,7 @@ class Trunk:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if head == "fc" and (model.config.head != "fc" or not model.config.num_classes):
-            raise ValueError(
-                "these weights have no fully connected layers to go on from: "
-                "choose the head stages or gap"
-            )
+            raise UserError("training.no_layers")
         network = with_head(model, head, 1, cfg)
         key = {
             "version": VERSION,

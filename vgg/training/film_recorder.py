@@ -18,6 +18,7 @@ from vgg.checkpoints.file_names import FILM_FOLDER
 from vgg.data.images import read_image
 from vgg.data.split import FolderIndex, Sample, Split
 from vgg.data.transforms import needed_side, normalise, placement, to_uint8
+from vgg.errors import UserError
 from vgg.inference.attention_film import COPY_SIDE, Film, Frame, read_film
 from vgg.inference.faithfulness import Faithfulness, deletion_test
 from vgg.inference.gradcam import GradCAM
@@ -175,7 +176,7 @@ class FilmRecorder:
             took.append(time.monotonic() - began)
         self._each = min(took)
         if not seen:
-            raise ValueError("no picture is held out")
+            raise UserError("training.none_held_out")
         self._keep(self._samples[: len(seen)], pictures)
         heat, probs = (torch.cat(parts) for parts in zip(*seen, strict=True))
         return heat, probs

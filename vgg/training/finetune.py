@@ -18,6 +18,7 @@ import torch
 from vgg import distributed
 from vgg.data.reading import device_room
 from vgg.data.split import FolderIndex
+from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import apply_temperature, fit_temperature
 from vgg.network.summary import count_macs
 from vgg.network.vgg import VGG
@@ -183,9 +184,7 @@ class _Tuning:
                 items += self._lacking(mirrored=True) if plan.augment else []
                 fill(self.run, self.cache, self._trunk, items, self._check_stop)
                 pixels = self.cache.rows
-        except distributed.ProcessLostError:
-            raise
-        except ValueError as error:
+        except UserError as error:
             raise _KeepProbe(str(error)) from error
         targets = torch.zeros(len(pixels), dtype=torch.int64)
         targets[place] = torch.from_numpy(self.index.labels)
@@ -234,9 +233,9 @@ class _Tuning:
                 lock=run.lock,
                 optimizer=new_optimizer,
             )
-        except (distributed.ProcessLostError, TooLittleMemoryError):
+        except TooLittleMemoryError:
             raise
-        except ValueError as error:  # stopped or exploded before an epoch was over
+        except (ValueError, StoppedError) as error:  # stopped or exploded before an epoch was over
             self._check_stop()
             run.say("warning", "tuning the trunk failed")
             raise _KeepProbe("the last layer alone is kept") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgg import distributed
+from vgg.errors import StoppedError, UserError
 from vgg.network.compiling import TRAINING_SECONDS, Network, compiled
 from vgg.network.vgg import VGG
 from vgg.training.recipe import (
@@ -381,7 +382,7 @@ class TrainLoop:
 
     def _halve_batch(self) -> None:
         if self.batch_size < 4:
-            raise TooLittleMemoryError
+            raise TooLittleMemoryError("training.memory")
         self.optimizer.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -394,8 +395,9 @@ class TrainLoop:
     def finish(self) -> Fitted:
         """Put the weights to keep into the network."""
         if not self.best:
-            why = "failed: its loss exploded" if self.broke_off else "was stopped"
-            raise ValueError(f"the training {why} before anything was learned, so nothing is kept")
+            if self.broke_off:
+                raise UserError("training.diverged")
+            raise StoppedError("training.stopped")
         accuracy = self.last_accuracy
         if self.ended:
             self.average.load_state_dict(self.best)

@@ -1,15 +1,14 @@
 """What can be chosen for a training, with its defaults."""
 
 from dataclasses import dataclass
-from reprlib import repr as shown  # short, however large a value a file holds
 
+from vgg.errors import UserError
 from vgg.network.config import (
     MAX_IMAGE_SIZE,
     MIN_SIDE,
     PRECISIONS,
     check_network,
     is_number,
-    listed,
 )
 
 MODES = ("auto", "probe", "finetune", "scratch")
@@ -46,38 +45,27 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"unknown mode {shown(self.mode)}; choose {listed(MODES)}")
+            raise UserError("training.mode", value=self.mode, choices=MODES)
         if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"unknown precision {shown(self.precision)}; choose {listed(PRECISIONS)}"
-            )
+            raise UserError("training.precision", value=self.precision, choices=PRECISIONS)
         check_network(self.depth or 16, 2, self.head or "gap", self.width or 1.0)
         if self.width is not None and self.width == 0:
-            raise ValueError("width must be above 0")
+            raise UserError("training.width")
         if self.epochs is not None and self.budget_s is not None:
-            raise ValueError("give either epochs or a budget in seconds, not both")
+            raise UserError("training.epochs_and_budget")
         epochs = self.epochs
         if epochs is not None and (type(epochs) is not int or not 1 <= epochs <= MAX_EPOCHS):
-            raise ValueError(
-                f"epochs must be a whole number from 1 to {MAX_EPOCHS}, not {shown(epochs)}"
-            )
+            raise UserError("training.epochs", most=MAX_EPOCHS, value=epochs)
         budget = self.budget_s
         if budget is not None and not (is_number(budget) and budget >= SMALLEST_BUDGET):
-            raise ValueError(
-                f"the budget must be at least {SMALLEST_BUDGET:g} second, not {shown(budget)}"
-            )
+            raise UserError("training.budget", least=SMALLEST_BUDGET, value=budget)
         size = self.image_size
         if size is not None and (type(size) is not int or not MIN_SIDE <= size <= MAX_IMAGE_SIZE):
-            raise ValueError(
-                f"the image size must lie between {MIN_SIDE} and {MAX_IMAGE_SIZE} pixels, "
-                f"not {shown(size)}"
-            )
+            raise UserError("network.image_size", least=MIN_SIDE, most=MAX_IMAGE_SIZE, value=size)
         if type(self.seed) is not int:
-            raise ValueError(f"the seed must be a whole number, not {shown(self.seed)}")
+            raise UserError("training.seed", value=self.seed)
         if self.model is not None and (self.depth or self.batch_norm is not None or self.width):
-            raise ValueError(
-                "give either a model to start from, or the depth, batch norm and width of a new one"
-            )
+            raise UserError("training.model_and_network")
 
     @property
     def seconds(self) -> float | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vgg import distributed
 from vgg.data.reading import in_threads, load_picture, print_store
 from vgg.data.split import FINGERPRINT, FolderIndex, split
+from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import apply_temperature
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
@@ -19,7 +20,7 @@ from vgg.training.dataset import content_key, identify, without
 from vgg.training.features import Trunk, extract, with_head
 from vgg.training.logistic import fit_head
 from vgg.training.options import TRAINED_HEAD
-from vgg.training.run import Run, Trained, TrainingStopped
+from vgg.training.run import Run, Trained
 
 SMALLER_SIZES = (192, 160, 128, 96)  # pixels, where the trunk takes too long at its own size
 CHANGED = "changed while it was read"
@@ -219,10 +220,7 @@ class _Looks:
         self.key = content_key(self.index, digests)
         self.features = np.stack([self.rows[digest] for digest in digests])
         if not np.isfinite(self.features).all():
-            raise ValueError(
-                "the trunk gives no numbers for some pictures: its weights are damaged; "
-                "choose another model"
-            )
+            raise UserError("training.damaged_trunk")
         self.prints = np.zeros(len(digests), FINGERPRINT)
         for place, digest in enumerate(digests):
             self.prints[place] = self.records[digest]
@@ -264,17 +262,16 @@ class _Looks:
         return digest in self.rows and digest in self.records
 
     def _say_incomplete(self, reached: int, count: int) -> None:
-        why = "training was stopped" if self.stopped else "budget is over"
         known = [
             sample.label
             for sample, digest in zip(self.index.samples, self.digests, strict=True)
             if self._is_known(digest)
         ]
         if np.bincount(known, minlength=len(self.index.class_names)).min() < 2:
-            raise TrainingStopped(
-                f"the {why} before two pictures of each class went through the trunk, so nothing "
-                "was learned; choose a longer budget or a smaller image size"
-            )
+            if self.stopped:
+                raise StoppedError("training.stopped_in_trunk")
+            raise UserError("training.short_budget")
+        why = "training was stopped" if self.stopped else "budget is over"
         self.run.say(
             "warning",
             f"the {why}: {reached} of {count} pictures went through the trunk, "

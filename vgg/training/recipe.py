@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgg.data.augment import augment
 from vgg.data.transforms import normalise
+from vgg.errors import UserError
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
 
@@ -25,14 +26,8 @@ LoopState = dict[str, Any]
 LAST_LR = 0.001  # share of the highest learning rate that is left at the end
 
 
-class TooLittleMemoryError(ValueError):
+class TooLittleMemoryError(UserError):
     """Not even two pictures at once fit into the device's memory."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the device has too little memory for even 2 pictures at once: "
-            "choose a smaller image size, width or depth"
-        )
 
 
 @dataclass(frozen=True)

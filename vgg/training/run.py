@@ -30,6 +30,7 @@ from vgg.data.images import ImageError, read_image
 from vgg.data.reading import in_threads
 from vgg.data.split import FolderIndex, Skipped, Split
 from vgg.device import choose_device, choose_precision
+from vgg.errors import StoppedError, UserError
 from vgg.network.vgg import VGG
 from vgg.training.options import TrainOptions
 
@@ -59,10 +60,6 @@ class Trained:
     stopped: bool
     facts: dict[str, Any]
     key: str = ""
-
-
-class TrainingStopped(ValueError):  # noqa: N818 - it is an end, not an error
-    """The training was stopped before there was a model to keep."""
 
 
 class Run:
@@ -102,12 +99,9 @@ class Run:
 
     def _open(self, resume: bool) -> None:
         if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"{self.out.name!r} is a file; name a folder for the trained model")
+            raise UserError("training.out_file", name=self.out.name)
         if not resume and self.out.exists() and any(self.out.iterdir()):
-            raise ValueError(
-                f"the folder {self.out.name!r} is not empty; name a new one with --out, "
-                "or go on with the training in it with --resume"
-            )
+            raise UserError("training.out_taken", name=self.out.name)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             events = self.out / EVENTS_FILE
@@ -115,7 +109,7 @@ class Run:
                 whole, newline, _ = events.read_bytes().rpartition(b"\n")
                 events.write_bytes(whole + newline)
         except OSError as error:
-            raise ValueError(f"can't write to {self.out.name!r} ({error.strerror})") from error
+            raise UserError("training.out_disk", name=self.out.name, why=error.strerror) from error
 
     # The clock
 
@@ -135,7 +129,7 @@ class Run:
 
     def check_stop(self) -> None:
         if self.should_stop():
-            raise TrainingStopped("the training was stopped before anything was learned")
+            raise StoppedError("training.stopped")
 
     # Events
 
@@ -163,10 +157,7 @@ class Run:
     def tell_split(self, index: FolderIndex, parts: Split) -> None:
         """Say what is held out; a `ValueError` where that is nothing."""
         if not parts.held_out:
-            raise ValueError(
-                "no picture can be held out to measure the model on: all pictures of each class "
-                "look the same; add others"
-            )
+            raise UserError("training.none_held_out")
         self.skipped += [Skipped(entry.file, entry.reason) for entry in parts.skipped]
         self.event(
             "split",
@@ -288,10 +279,7 @@ def check_same_choices(before: dict[str, Any], options: TrainOptions) -> None:
     """Refuse to go on with a training under other choices: the result would be neither's."""
     for name, now in asdict(options).items():
         if (was := before.get(name)) != now:
-            raise ValueError(
-                f"this training was begun with {name} {was}, not {now}: "
-                "resume it with the same choices, or train into a new folder"
-            )
+            raise UserError("training.other_choices", name=name, before=was, now=now)
 
 
 def round_to_half(model: VGG) -> None:

@@ -25,7 +25,7 @@ def seconds_per_picture(
     pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
     while (seconds := _seconds_a_step(model, recipe, dtype, pictures)) is None:
         if len(pictures) < 4:
-            raise TooLittleMemoryError
+            raise TooLittleMemoryError("training.memory")
         if next(model.parameters()).device.type == "cuda":
             torch.cuda.empty_cache()
         pictures = replace(pictures, rows=pictures.rows[: len(pictures) // 2])

@@ -14,6 +14,7 @@ from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
 from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model
 from vgg.data.split import FolderIndex, Sample, Skipped, open_zip, scan_folder
 from vgg.downloads import HubUnavailableError
+from vgg.errors import UserError
 from vgg.inference.evaluation import Evaluation, evaluate_probabilities
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
 from vgg.network.vgg import VGG
@@ -107,7 +108,8 @@ def train(
     while a batch is on the device. Started by torchrun, the processes share the work, and the
     first writes and tells.
 
-    Raises `ValueError`, with one sentence, for what the user can mend.
+    Raises `UserError`, a `ValueError`, for what the user can mend, and `StoppedError` where it was
+    stopped before there was anything to keep.
 
         train("photos/", mode="auto", budget_s=120, out="weights/photos", on_event=print)
     """
@@ -192,10 +194,7 @@ def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
     options = run.options
     if options.width not in (None, 1.0):
         if options.mode in ON_A_TRUNK:
-            raise ValueError(
-                f"there are no pretrained weights of width {options.width:g}: "
-                "leave the width out, or choose mode scratch"
-            )
+            raise UserError("training.no_such_width", width=options.width)
         run.say("plan", f"width {options.width:g} has no pretrained weights: from scratch")
         return None
     spec = options.model or DEFAULT_MODEL

@@ -13,6 +13,7 @@ from typing import Any
 from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import clean_name
 from vgg.checkpoints.loading import STARTER, default_weights_dir
+from vgg.errors import StoppedError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import step_back
@@ -206,6 +207,8 @@ class Jobs:
             )
             job.result = result.to_json()
             state = STOPPED if job.stop.is_set() else DONE
+        except StoppedError:  # before there was anything to keep
+            state = STOPPED
         except ValueError as error:
             job.error = str(error)
             if job.options.model:  # a path, where it is a model of this page
