@@ -23,7 +23,8 @@ from vgg.commands import (
     run_train,
 )
 from vgg.errors import ProcessLostError, StoppedError
-from vgg.network.config import HEADS, PRECISIONS
+from vgg.network.config import PRECISIONS
+from vgg.network.heads import HEADS
 from vgg.predict_command import run_predict
 from vgg.terminal import UsageError, one_line
 from vgg.training.options import DEFAULT_BUDGET, DEFAULT_MODEL, MODES, TrainOptions
@@ -100,7 +101,7 @@ def build_parser() -> Parser:
     train.add_argument("--depth", type=int, help="11, 13, 16 or 19, instead of --model")
     train.add_argument("--no-batch-norm", action="store_true", help="with --depth")
     train.add_argument("--width", type=float, help="scales every channel count, with --depth")
-    train.add_argument("--head", choices=HEADS, help="default: stages on a trunk, else gap")
+    train.add_argument("--head", choices=tuple(HEADS), help="default: stages on a trunk, else gap")
     train.add_argument("--mode", choices=MODES, default=TrainOptions.mode, help="default: auto")
     train.add_argument("--epochs", type=int, help="how long, instead of --budget")
     train.add_argument(

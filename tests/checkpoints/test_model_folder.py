@@ -25,7 +25,8 @@ from vgg.checkpoints.folder import (
     save_checkpoint,
 )
 from vgg.checkpoints.key_conversion import infer_config, to_ours, unwrap
-from vgg.network.config import HEADS, IMAGENET_NAMES, ModelConfig, Preprocessing
+from vgg.network.config import IMAGENET_NAMES, ModelConfig, Preprocessing
+from vgg.network.heads import HEADS
 from vgg.network.vgg import VGG
 
 PICTURES = (2, 3, 48, 48)

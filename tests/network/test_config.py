@@ -2,23 +2,23 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vgg.network.config import (
-    DEPTHS,
     IMAGENET_NAMES,
     STAGES,
     ModelConfig,
     Preprocessing,
     architecture_name,
     check_network,
-    classifier_inputs,
     default_names,
     depth_and_norm,
     dump_config,
+    pooled_sizes,
     read_config,
 )
 from vgg.network.summary import count_macs, count_parameters, describe_count
@@ -88,7 +88,7 @@ def changed(data: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
     return copied
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", STAGES)
 def test_depth_counts_convolutions_and_three_fully_connected_layers(depth: int) -> None:
     assert sum(STAGES[depth]) + 3 == depth
 
@@ -106,7 +106,7 @@ def test_architecture_names_and_their_parts_belong_together() -> None:
 
 
 def test_stages_head_of_vgg16_reads_1280_numbers() -> None:
-    assert classifier_inputs("stages", 1.0) == 1280
+    assert sum(pooled_sizes(ModelConfig("vgg16", head="stages"))) == 1280
 
 
 def test_an_unknown_depth_is_answered_with_the_four_that_there_are() -> None:
@@ -134,11 +134,35 @@ def test_an_unknown_depth_is_answered_with_the_four_that_there_are() -> None:
         (16, 2, "fc", "1"),
         (16, 2, "fc", 1.0, 1.0),
         (16, 2, "fc", 1.0, -0.1),
+        (16, 2, "fc", 1.0, 0.5, [4096]),
+        (16, 2, "fc", 1.0, 0.5, (4096, 0)),
+        (16, 2, "fc", 1.0, 0.5, (10,) * 17),
+        (16, 2, "fc", 1.0, 0.5, (512, 512), 0),
+        (16, 2, "fc", 1.0, 0.5, (512, 512), 8),
     ],
 )
 def test_what_is_no_vgg_is_refused(network: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"must|unknown"):
         check_network(*network)
+
+
+def test_sizes_that_a_head_does_not_read_are_refused_by_name_and_not_kept() -> None:
+    with pytest.raises(ValueError, match="head gap does not read hidden"):
+        check_network(16, 2, "gap", 1.0, 0.5, (512,))
+    with pytest.raises(ValueError, match="head stages does not read pool"):
+        check_network(16, 2, "stages", 1.0, 0.5, pool=1)
+    own = ModelConfig("vgg16", head="fc", hidden=(512,), pool=1)
+    assert replace(own, head="gap") == ModelConfig("vgg16", head="gap")
+
+
+def test_a_heads_own_sizes_stand_in_the_config_where_they_are_not_the_papers() -> None:
+    own = ModelConfig("vgg16", head="fc", hidden=(512,), pool=1)
+    assert (own.to_json()["hidden"], own.to_json()["pool"]) == ([512], 1)
+    assert ModelConfig.from_json(json.loads(dump_config(own))) == own
+    assert not {"hidden", "pool"} & ModelConfig("vgg16").to_json().keys()
+    for wrong in ({"hidden": 4096}, {"hidden": ["4096"]}, {"pool": 8}, {"pool": True}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+            ModelConfig.from_json({"architecture": "vgg16", **wrong})
 
 
 def test_a_config_comes_back_from_json_as_it_went() -> None:

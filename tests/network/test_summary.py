@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vgg.network.config import HEADS, IMAGENET_NAMES, ModelConfig
+from vgg.network.config import IMAGENET_NAMES, ModelConfig
+from vgg.network.heads import HEADS
 from vgg.network.summary import Layer, count_parameters, stages_of
 from vgg.network.vgg import VGG
 

@@ -7,8 +7,12 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vgg.network.config import HEADS, IMAGENET_NAMES, Preprocessing, depth_and_norm
+from vgg.network import pooling
+from vgg.network.config import IMAGENET_NAMES, Preprocessing, depth_and_norm
+from vgg.network.heads import HEADS
+from vgg.network.summary import count_parameters
 from vgg.network.vgg import VGG
 
 CLASSES = 10
@@ -261,38 +265,31 @@ def test_a_config_made_by_hand_has_imagenets_preprocessing_and_is_untrained() ->
     assert not config.trained
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_new_classes_replace_the_last_layer_only(head: str) -> None:
-    model = VGG(11, 4, head=head, width=0.05).to(torch.float64).eval()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    model.set_classes(2, ("cat", "dog"))
-    last = f"classifier.{len(model.classifier) - 1}."
-    assert model.config.label_names == ("cat", "dog")
-    assert model.config.num_classes == model.classifier[-1].out_features == 2
-    for key, value in model.state_dict().items():
-        assert key.startswith(last) or torch.equal(value, before[key])
-        assert value.dtype == before[key].dtype
-    assert model.classifier[-1].weight.std() < 0.03
-    assert not any(module.training for module in model.modules())
+@pytest.mark.parametrize("hidden", [(), (512,), (64, 32, 16)])
+@pytest.mark.parametrize("pool", [1, 3, 7])
+def test_heads_of_any_depth_read_a_grid_of_any_size(hidden: tuple[int, ...], pool: int) -> None:
+    model = with_statistics(VGG(11, 5, width=0.125, hidden=hidden, pool=pool))
+    sizes = [64 * pool**2, *(count // 8 for count in hidden), 5]
+    linear = [layer for layer in model.classifier if isinstance(layer, nn.Linear)]
+    assert [layer.in_features for layer in linear] == sizes[:-1]
+    assert [layer.out_features for layer in linear] == sizes[1:]
+    assert count_parameters(model.config) == sum(p.numel() for p in model.parameters())
+    for count, size in ((1, 224), (9, 64), (9, 32)):
+        x = torch.randn(count, 3, size, size)
+        pooled = F.adaptive_avg_pool2d(model.features(x), pool).flatten(1)
+        torch.testing.assert_close(model(x), model.classifier(pooled), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_a_trunk_gets_a_classifier_and_loses_it_again(head: str) -> None:
-    model = VGG(11, 0, head=head, width=0.05).eval()
-    x = torch.randn(2, 3, 32, 32)
-    read = model(x)
-    model.set_classes(3)
-    assert torch.equal(model(x), model(x))  # no dropout in eval mode
-    assert torch.equal(model(x), model.classifier(read))
-    assert not model.config.trained
-    model.set_classes(0)
-    assert torch.equal(model(x), read)
-
-
-def test_names_that_do_not_fit_leave_the_model_as_it_was() -> None:
-    model = VGG(11, 4, head="gap", width=0.05)
-    config = model.config
-    with pytest.raises(ValueError, match="2 names for 3 classes"):
-        model.set_classes(3, ("cat", "dog"))
-    assert model.config == config
-    assert model.classifier[-1].out_features == 4
+@pytest.mark.parametrize("pool", [1, 2, 7])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 7), (8, 14), (9, 13)])
+def test_pooling_for_devices_without_torchs_own_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], pool: int
+) -> None:
+    maps = torch.rand(2, 3, *shape, requires_grad=True)
+    results = []
+    for devices in (("cpu",), ()):
+        monkeypatch.setattr(pooling, "WITH_ADAPTIVE_POOLING", devices)
+        means = pooling.AverageGrid(pool)(maps)
+        results.append((means, *torch.autograd.grad(means.square().sum(), maps)))
+    for mine, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, torchs, atol=1e-6, rtol=1e-6)

@@ -66,7 +66,7 @@ def test_a_network_with_another_head_shares_the_trunk_and_answers_the_same_for_a
 
 
 def test_fully_connected_layers_are_not_made_up() -> None:
-    with pytest.raises(ValueError, match="choose the head stages or gap"):
+    with pytest.raises(ValueError, match="choose the head gap or stages"):
         Trunk(network("gap"), "fc", CFG, device=CPU)
 
 

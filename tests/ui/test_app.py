@@ -24,7 +24,7 @@ from PIL import Image
 
 import app
 from vgg.cli import main as command_line
-from vgg.network.config import DEPTHS, IMAGENET_NAMES
+from vgg.network.config import IMAGENET_NAMES, STAGES
 from vgg.network.summary import count_parameters
 from vgg.ui import sidebar
 from vgg.ui.app import device_line, launch_options
@@ -401,7 +401,7 @@ def test_the_starters_own_values_leave_it_chosen(store: ModelStore) -> None:
     assert after(store, sidebar.on_part, *STARTER_INPUTS)["model"] == "starter"
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", STAGES)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_imagenet_has_eight_forms_with_1000_classes(
     store: ModelStore, depth: int, batch_norm: bool
@@ -427,7 +427,7 @@ def test_imagenet_with_another_class_count_keeps_the_trunk_and_is_untrained(
     assert sidebar.UNTRAINED not in back["facts"]
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", STAGES)
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("num_classes", [1, 2, 1000])
 def test_a_new_network_is_described_by_formula(

@@ -37,7 +37,8 @@ from vgg.data.shapes import SHAPES, draw_shape
 from vgg.device import choose_device
 from vgg.inference.gradcam import heat_maps
 from vgg.inference.predictor import Predictor
-from vgg.network.config import HEADS, architecture_name, depth_and_norm
+from vgg.network.config import architecture_name, depth_and_norm
+from vgg.network.heads import HEADS
 from vgg.network.summary import count_macs
 from vgg.network.vgg import VGG
 
@@ -113,10 +114,10 @@ def _batches(plan: BenchPlan, depth: int, batch_norm: bool, head: str) -> tuple[
     if not plan.quick:
         if plan.device.type != "cpu":
             return (1, 8, 64, 256)
-        return (1, 8, 64) if head == "fc" else (1, 8)
+        return (1, 8, 64) if HEADS[head].is_papers else (1, 8)
     if (depth, batch_norm) == (16, False):
         return (1,)
-    return (1, 8) if (depth, batch_norm, head) == (11, True, "fc") else ()
+    return (1, 8) if (depth, batch_norm) == (11, True) and HEADS[head].is_papers else ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def our_model(rival: Rival, head: str) -> VGG:
     the trunk with another head."""
     depth, batch_norm = depth_and_norm(rival.architecture)
     weights = rival.model.state_dict()
-    if head == "fc":
+    if HEADS[head].is_papers:
         with torch.device("meta"):  # takes the rival's own tensors: no second copy
             model = VGG(depth, 1000, init_weights=False, batch_norm=batch_norm)
         model.load_state_dict(weights, assign=True)
@@ -197,7 +198,7 @@ def compare_prediction(
         timed(lambda: rival.predict(pictures)),
         seconds=plan.row_seconds,
     )
-    if head == "fc":
+    if HEADS[head].is_papers:
         answers = compare_answers(predictor, rival, pictures)
     else:
         answers = "another head, so other answers"

@@ -8,15 +8,14 @@ from torch import Tensor
 
 from vgg.errors import UserError
 from vgg.network.config import (
-    HIDDEN,
-    POOLED,
     STAGES,
     ModelConfig,
     architecture_name,
-    classifier_inputs,
+    channels_of,
     convolution_sizes,
     scaled,
 )
+from vgg.network.heads import HEADS, HIDDEN, POOLED
 
 StateDict = dict[str, Tensor]
 
@@ -96,12 +95,17 @@ def infer_config(state: StateDict) -> ModelConfig:
     if layers:
         num_classes = layers[-1].shape[0]
         inputs = layers[0].shape[1]
-        if len(layers) > 1:
-            head = "fc"
-        else:
-            head = next((h for h in ("gap", "stages") if classifier_inputs(h, width) == inputs), "")
-            if not head:
-                raise UserError("checkpoints.odd_classifier", inputs=inputs)
+        head = next(
+            (
+                name
+                for name, entry in HEADS.items()
+                if (entry.hidden and len(layers) > 1)
+                or (not entry.hidden and sum(entry.sizes(channels_of(width), POOLED)) == inputs)
+            ),
+            "",
+        )
+        if not head:
+            raise UserError("checkpoints.odd_classifier", inputs=inputs, heads=tuple(HEADS))
     return ModelConfig(
         architecture=architecture_name(depth, batch_norm),
         num_classes=num_classes,
@@ -184,7 +188,7 @@ def _depth_of(convolutions: int) -> int | None:
 def _width_of(depth: int, channels: list[int], hidden: list[int]) -> float:
     """The width that gives these counts: of all that do, the one with the fewest decimals, as a
     person would type it. Where none does, the check of the shapes will say what is wrong."""
-    full = [outputs for _, _, outputs in convolution_sizes(depth, 1.0)] + [HIDDEN for _ in hidden]
+    full = [outputs for _, _, outputs in convolution_sizes(depth, 1.0)] + [*HIDDEN[: len(hidden)]]
     counts = channels + hidden
     pairs = list(zip(counts, full, strict=True))
     lowest = max(((count - 0.5) / most for count, most in pairs if count > 1), default=0.0)

@@ -14,7 +14,7 @@ from vgg.checkpoints.file_names import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEI
 from vgg.checkpoints.loading import find_weights, name_classes
 from vgg.downloads import is_broken_connection, why_unreachable
 from vgg.export.model_card import fits_timm, model_card
-from vgg.network.config import IMAGENET_NAMES, POOLED, ModelConfig, dump_config
+from vgg.network.config import ModelConfig, dump_config, is_architecture
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -97,7 +97,7 @@ def timm_config(config: ModelConfig) -> dict[str, Any]:
     data.pop("temperature", None)
     data["pretrained_cfg"] |= {
         "num_classes": config.num_classes,
-        "pool_size": [POOLED, POOLED],
+        "pool_size": [config.pool, config.pool],
         "first_conv": "features.0",
         "classifier": "head.fc",
     }
@@ -207,7 +207,7 @@ def _is_our_model(api: "HfApi", to: str, there: Collection[str]) -> bool:
             data = json.loads(Path(file).read_text(encoding="utf-8"))
         except ValueError:
             return False
-    return isinstance(data, dict) and "head" in data and data.get("architecture") in IMAGENET_NAMES
+    return isinstance(data, dict) and "head" in data and is_architecture(data.get("architecture"))
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from vgg.checkpoints.library import accuracy_of
-from vgg.network.config import IMAGENET_NAMES, ModelConfig
+from vgg.network.config import IMAGENET_NAMES, ModelConfig, head_of
+from vgg.network.heads import HIDDEN, POOLED
 from vgg.network.summary import count_parameters, describe_count
 
 LISTED_CLASSES = 30  # that stand in the table; the others are in config.json
@@ -63,7 +64,12 @@ def model_card(
 
 def fits_timm(config: ModelConfig) -> bool:
     """True where timm's and transformers' own VGG are the same network: the paper's, full width."""
-    return config.head == "fc" and config.width == 1 and config.num_classes > 0
+    return (
+        config.architecture in IMAGENET_NAMES
+        and head_of(config).is_papers
+        and (config.width, config.hidden, config.pool) == (1, HIDDEN, POOLED)
+        and config.num_classes > 0
+    )
 
 
 def open_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def _what(config: ModelConfig) -> str:
     parts = [
         f"A {_kind(config)} (Simonyan and Zisserman 2014) that {does}. Made with VGG Studio.",
         f"It has {describe_count(count_parameters(config))} weights, width {config.width:g}, "
-        f"head `{config.head}`.",
+        f"head `{config.head}` ({head_of(config).label}).",
     ]
     if config.num_classes and not config.trained:
         parts.append("**It has not been trained: its answers are guesses.**")
@@ -217,8 +223,8 @@ def _loading(config: ModelConfig, repo_id: str | None, *, onnx: bool) -> str:
                 f'answer = pipeline("image-classification", model="{repo_id}")'
             ),
         ]
-    elif repo_id and config.head == "fc" and config.width != 1:
-        parts.append("timm can't load it: its VGG knows the full width only.")
+    elif repo_id and head_of(config).is_papers and config.num_classes:
+        parts.append("timm can't load it: its VGG knows the paper's depths and full width only.")
     if repo_id and fits_timm(config) and config.pretrained_cfg.size >= 8 * 32:
         parts.append(
             f"At {config.pretrained_cfg.size} pixels timm slides the first fully connected layer "

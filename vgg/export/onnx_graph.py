@@ -10,16 +10,16 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vgg.data.transforms import LONG_STRIP, needed_side
 from vgg.export.onnx_nodes import Nodes
 from vgg.export.onnx_resize import nearest, resized
-from vgg.network.config import POOLED, ModelConfig, Preprocessing
+from vgg.network.config import ModelConfig, Preprocessing
+from vgg.network.heads import NORM_FLOOR, ROOT_FLOOR
 from vgg.network.summary import count_parameters
-from vgg.network.vgg import ROOT_FLOOR, VGG
+from vgg.network.vgg import VGG
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +28,6 @@ OPSET = 18
 IR_VERSION = 8  # of the file format; the one of that opset's time
 INPUT, OUTPUT = "picture", "probabilities"
 MAX_BYTES = 2**31 - 2**20  # a protocol buffer, which the file is, ends at 2 GB
-NORM_FLOOR = 1e-12  # what torch's `normalize` divides by at least
 CLASS_NAMES, JPEG_SIDE = "class_names", "jpeg_side"  # keys of the metadata
 
 
@@ -197,8 +196,7 @@ def _mirrored(graph: Nodes, x: str) -> str:
 def _network(graph: Nodes, model: VGG, x: str) -> str:
     """(N, 3, size, size) → logits (N, classes)."""
     config = model.config
-    ends = {"fc": [], "gap": model.stage_ends[-1:], "stages": model.stage_ends[2:]}[config.head]
-    maps = []
+    head, ends, maps = model.head, model.read_ends, []
     for index, layer in enumerate(model.features):
         if isinstance(layer, nn.Conv2d):
             folded = _folded(layer, model.features[index + 1])
@@ -211,13 +209,16 @@ def _network(graph: Nodes, model: VGG, x: str) -> str:
             x = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
         if index in ends:
             maps.append(x)
-            if index == ends[-1]:
-                break
-    if config.head == "fc":
-        x = graph.add("Flatten", _pooled_to_seven(graph, x, config.pretrained_cfg.size))
-    else:
-        means = [graph.add("Flatten", graph.add("GlobalAveragePool", m)) for m in maps]
-        x = means[0] if config.head == "gap" else _rooted(graph, means)
+        if index == ends[-1] + head.after_last_pool:
+            break
+    if head.after_last_pool:
+        maps[-1] = x
+    parts = []
+    for stage, m in zip(head.stages, maps, strict=True):
+        side = config.pretrained_cfg.size >> (stage - 1 + (stage == 5 and head.after_last_pool))
+        parts.append(graph.add("Flatten", head.onnx(graph, m, side, config.pool)))
+    parts = _rooted(graph, parts) if head.rooted else parts
+    x = graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
     for layer in model.classifier:
         if isinstance(layer, nn.Linear):
             weights = graph.tensor(layer.weight), graph.tensor(layer.bias)
@@ -235,23 +236,12 @@ def _folded(conv: nn.Conv2d, following: nn.Module) -> nn.Conv2d:
     return fuse_conv_bn_eval(convolution, copy.deepcopy(following).float().cpu().eval())
 
 
-def _rooted(graph: Nodes, means: list[str]) -> str:
-    """The `stages` head's input: each stage's averages square-rooted and scaled to length 1."""
+def _rooted(graph: Nodes, means: list[str]) -> list[str]:
+    """Each stage's numbers square-rooted and scaled to length 1."""
     scaled = []
     for mean in means:
         root = graph.add("Sqrt", graph.add("Add", mean, graph.number(ROOT_FLOOR)))
         length = graph.add("ReduceL2", root, graph.integers([1]), keepdims=1)
         length = graph.add("Max", length, graph.number(NORM_FLOOR))
         scaled.append(graph.add("Div", root, length))
-    return graph.add("Concat", *scaled, axis=1)
-
-
-def _pooled_to_seven(graph: Nodes, maps: str, size: int) -> str:
-    """Adaptive average pooling to 7 x 7, as two products with a matrix of averages."""
-    side = size >> 5  # five poolings halve it
-    if side == POOLED:
-        return maps
-    rows = torch.eye(side).view(side, 1, side)  # what each place of a map adds to each average
-    averages = nn.functional.adaptive_avg_pool1d(rows, POOLED).view(side, POOLED)
-    across = graph.add("MatMul", maps, graph.tensor(averages))
-    return graph.add("MatMul", graph.tensor(averages.T), across)
+    return scaled

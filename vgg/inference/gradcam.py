@@ -25,10 +25,10 @@ class GradCAM:
     Within the block the network is in eval mode; after it each layer is in the mode it was in.
     Nothing else of the model changes: no hooks, no gradients of weights.
 
-    A map is made of the last ReLU's output, before the last max-pool. With `head="stages"` it is
-    made of the three outputs that the classifier reads, as if they were one layer: each channel is
-    weighed by the mean of its gradient, with the other two held fixed, so that what stage 3 does
-    by way of stage 5 is not counted twice; the weighted sums are added up on the finest grid.
+    A map is made of the last ReLU's output, before the last max-pool. Where the head reads several
+    stages (`stages`) it is made of the outputs that it reads, as if they were one layer: each
+    channel is weighed by the mean of its gradient, with the other stages held fixed, so that what
+    stage 3 does by way of stage 5 is not counted twice; the sums are added up on the finest grid.
     """
 
     def __init__(self, model: VGG) -> None:
@@ -76,23 +76,17 @@ class GradCAM:
 
     def _evidence(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sums of the maps (N, 1, H', W') on the finest map's grid, and logits."""
-        model, head = self.model, self.model.config.head
-        ends = model.stage_ends[2:] if head == "stages" else model.stage_ends[-1:]
+        model = self.model
         classifier = model.classifier
         like = next(classifier.parameters())
         if like.is_inference():  # a model made in inference mode: only a copy can be differentiated
             classifier = copy.deepcopy(classifier)
         with torch.no_grad():
-            maps = model.maps_at(x.to(like.device, like.dtype), ends)
+            maps = model.maps_at(x.to(like.device, like.dtype), model.read_ends)
         # In half precision the many small gradients of a large map would become 0.
         leaves = [m.float().detach().requires_grad_() for m in maps]
         with torch.enable_grad():
-            if head == "fc":
-                last = model.features[ends[-1] + 1 :](leaves[-1])
-                pooled = torch.flatten(model.avgpool(last), 1)
-            else:
-                pooled = model.pool_maps(leaves)
-            logits = classifier(pooled.to(like.dtype)).float()
+            logits = classifier(model.pool_maps(leaves).to(like.dtype)).float()
             score = logits.gather(1, chosen.to(like.device)[:, None]).sum()
             slopes = torch.autograd.grad(score, leaves)
         evidence = torch.zeros((), device=like.device)

@@ -6,19 +6,20 @@ No torch here: the page shows a network's size before torch is loaded, by formul
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vgg.errors import UserError
+from vgg.network.heads import HEADS, HIDDEN, POOLED, Head
 
-DEPTHS = (11, 13, 16, 19)
-HEADS = ("fc", "gap", "stages")
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
-# Convolutions in each of the five stages; a 2x2 max-pool ends each stage (Simonyan and Zisserman
-# 2014, table 1: configurations A, B, D and E). Depth = convolutions + 3 fully connected layers.
+# The depths that there are: convolutions in each of the five stages; a 2x2 max-pool ends each
+# stage (Simonyan and Zisserman 2014, table 1: configurations A, B, D and E). Depth = convolutions
+# + 3 fully connected layers.
 STAGES: dict[int, tuple[int, int, int, int, int]] = {
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -26,9 +27,9 @@ STAGES: dict[int, tuple[int, int, int, int, int]] = {
     19: (2, 2, 4, 4, 4),
 }
 CHANNELS = (64, 128, 256, 512, 512)  # output channels of each stage at width 1
-HIDDEN = 4096  # units of the two hidden fully connected layers at width 1
-POOLED = 7  # the fc head reads a 7 x 7 map
 MIN_SIDE = 32  # five poolings halve the picture five times: 32 pixels become one
+MAX_HIDDEN = 16  # fully connected layers before the last
+MAX_UNITS = 100_000  # of one of them
 MAX_CLASSES = 100_000  # a count above this is a slip of the keyboard, not a wish
 MAX_WIDTH = 8.0
 MAX_IMAGE_SIZE = 2048
@@ -37,7 +38,8 @@ MIN_STD = 1e-6  # a picture is divided by it
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IMAGENET_NAMES = tuple(f"vgg{depth}{bn}" for depth in DEPTHS for bn in ("", "_bn"))
+# The networks that have ImageNet weights: torchvision's, all of them.
+IMAGENET_NAMES = tuple(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn"))
 
 
 def is_number(value: object) -> bool:
@@ -99,7 +101,9 @@ class ModelConfig:
     """All that a checkpoint's `config.json` says of a model, besides its weights.
 
     `num_classes` 0 means a trunk without a classifier. `label_names` has one name a class, in
-    the order of the outputs. `extra` keeps the fields that this version does not read.
+    the order of the outputs. `hidden` (units at width 1) and `pool` (places a side) are the head's
+    own sizes, at their defaults where the head does not read them. `extra` keeps the fields that
+    this version does not read.
     """
 
     architecture: str = "vgg16_bn"
@@ -110,11 +114,22 @@ class ModelConfig:
     trained: bool = False
     pretrained_cfg: Preprocessing = Preprocessing()
     dropout: float = 0.5
+    hidden: tuple[int, ...] = HIDDEN
+    pool: int = POOLED
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         depth_and_norm(self.architecture)
-        check_network(self.depth, self.num_classes, self.head, self.width, self.dropout)
+        _forget_unread_sizes(self)
+        check_network(
+            self.depth,
+            self.num_classes,
+            self.head,
+            self.width,
+            self.dropout,
+            self.hidden,
+            self.pool,
+        )
         if not self.label_names:
             object.__setattr__(self, "label_names", default_names(self.num_classes))
         if len(self.label_names) != self.num_classes:
@@ -161,7 +176,10 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`, ready for `json.dumps`."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
-        own["label_names"] = list(self.label_names)
+        for name, default in (("hidden", HIDDEN), ("pool", POOLED)):
+            if own[name] == default:  # as files have been before there was a choice
+                del own[name]
+        own |= {name: list(own[name]) for name in ("label_names", "hidden") if name in own}
         own["pretrained_cfg"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self.pretrained_cfg).items()
@@ -190,6 +208,8 @@ class ModelConfig:
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k in read
         }
+        if isinstance(own.get("hidden"), list):
+            own["hidden"] = tuple(own["hidden"])
         own.setdefault("num_classes", cfg.get("num_classes", len(names)))
         own.setdefault("trained", own["num_classes"] != 0)
         extra = {key: value for key, value in data.items() if key not in known}
@@ -199,11 +219,20 @@ class ModelConfig:
 
 
 def depth_and_norm(architecture: str) -> tuple[int, bool]:
-    """`"vgg16_bn"` → (16, True). A `ValueError` lists the eight names."""
-    if architecture not in IMAGENET_NAMES:
-        raise UserError("network.architecture", value=architecture, choices=IMAGENET_NAMES)
+    """`"vgg16_bn"` → (16, True). A `ValueError` lists the names that there are."""
+    if not is_architecture(architecture):
+        raise UserError("network.architecture", value=architecture, choices=architectures())
     name, _, norm = architecture.partition("_")
     return int(name.removeprefix("vgg")), norm == "bn"
+
+
+def is_architecture(name: object) -> bool:
+    return isinstance(name, str) and name in architectures()
+
+
+def architectures() -> tuple[str, ...]:
+    """The names of all networks that can be made: each depth, without and with batch norm."""
+    return tuple(architecture_name(depth, norm) for depth in STAGES for norm in (False, True))
 
 
 def architecture_name(depth: int, batch_norm: bool) -> str:
@@ -217,21 +246,48 @@ def default_names(num_classes: int) -> tuple[str, ...]:
 
 
 def check_network(
-    depth: int, num_classes: int, head: str, width: float, dropout: float = 0.5
+    depth: int,
+    num_classes: int,
+    head: str,
+    width: float,
+    dropout: float = 0.5,
+    hidden: tuple[int, ...] = HIDDEN,
+    pool: int = POOLED,
 ) -> None:
     """Refuse, with a `ValueError`, what is not a VGG."""
     if type(depth) is not int or depth not in STAGES:
-        raise UserError("network.depth", choices=DEPTHS, value=depth)
+        raise UserError("network.depth", choices=tuple(STAGES), value=depth)
     if type(num_classes) is not int:
         raise UserError("network.whole_classes", value=num_classes)
     if not 0 <= num_classes <= MAX_CLASSES:
         raise UserError("network.classes", most=MAX_CLASSES, value=num_classes)
-    if head not in HEADS:
-        raise UserError("network.head", value=head, choices=HEADS)
+    if not isinstance(head, str) or head not in HEADS:
+        raise UserError("network.head", value=head, choices=tuple(HEADS))
     if not is_number(width) or not 0 < width <= MAX_WIDTH:
         raise UserError("network.width", most=MAX_WIDTH, value=width)
     if not is_number(dropout) or not 0 <= dropout < 1:
         raise UserError("network.dropout", value=dropout)
+    if (
+        not isinstance(hidden, tuple)
+        or len(hidden) > MAX_HIDDEN
+        or not all(type(units) is int and 0 < units <= MAX_UNITS for units in hidden)
+    ):
+        raise UserError("network.hidden", layers=MAX_HIDDEN, most=MAX_UNITS, value=hidden)
+    if type(pool) is not int or not 1 <= pool <= POOLED:
+        raise UserError("network.pool", most=POOLED, value=pool)
+    if hidden != HIDDEN and not HEADS[head].hidden:
+        raise UserError("network.not_read", name="hidden", head=head)
+    if pool != POOLED and not HEADS[head].grid:
+        raise UserError("network.not_read", name="pool", head=head)
+
+
+def _forget_unread_sizes(config: ModelConfig) -> None:
+    """`replace(config, head="gap")` of a network with other hidden layers is one without them."""
+    head = HEADS.get(config.head) if isinstance(config.head, str) else None
+    if head and not head.hidden:
+        object.__setattr__(config, "hidden", HIDDEN)
+    if head and not head.grid:
+        object.__setattr__(config, "pool", POOLED)
 
 
 def scaled(count: int, width: float) -> int:
@@ -239,25 +295,28 @@ def scaled(count: int, width: float) -> int:
     return max(1, round(count * width))
 
 
-def classifier_inputs(head: str, width: float) -> int:
-    """How many numbers the classifier reads for one picture."""
-    last = scaled(CHANNELS[-1], width)
-    if head == "fc":
-        return last * POOLED * POOLED
-    if head == "gap":
-        return last
-    return sum(scaled(channels, width) for channels in CHANNELS[2:])
+def channels_of(width: float) -> list[int]:
+    """Output channels of each of the five stages at this width."""
+    return [scaled(count, width) for count in CHANNELS]
 
 
-def classifier_sizes(num_classes: int, head: str, width: float) -> list[tuple[int, int]]:
+def head_of(config: ModelConfig) -> Head:
+    """The config's entry in the table of heads."""
+    return HEADS[config.head]
+
+
+def pooled_sizes(config: ModelConfig) -> list[int]:
+    """How many numbers the classifier reads of each stage that its head reads, for one picture."""
+    return head_of(config).sizes(channels_of(config.width), config.pool)
+
+
+def classifier_sizes(config: ModelConfig) -> list[tuple[int, int]]:
     """(inputs, outputs) of each fully connected layer; none where there are no classes."""
-    if num_classes == 0:
+    if config.num_classes == 0:
         return []
-    inputs = classifier_inputs(head, width)
-    if head != "fc":
-        return [(inputs, num_classes)]
-    hidden = scaled(HIDDEN, width)
-    return [(inputs, hidden), (hidden, hidden), (hidden, num_classes)]
+    hidden = config.hidden if head_of(config).hidden else ()
+    units = [scaled(count, config.width) for count in hidden]
+    return list(pairwise([sum(pooled_sizes(config)), *units, config.num_classes]))
 
 
 def convolution_sizes(depth: int, width: float) -> list[tuple[int, int, int]]:

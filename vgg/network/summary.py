@@ -5,12 +5,13 @@ from itertools import count
 
 from vgg.network.config import (
     CHANNELS,
-    POOLED,
     STAGES,
     ModelConfig,
-    classifier_inputs,
+    channels_of,
     classifier_sizes,
     convolution_sizes,
+    head_of,
+    pooled_sizes,
     scaled,
 )
 
@@ -19,13 +20,15 @@ from vgg.network.config import (
 class Layer:
     """One layer. `shape` is what comes out: (height, width, channels), or (numbers,).
 
-    `index` counts in `VGG.features`; None for the layers after it.
+    `index` counts in `VGG.features`; None for the layers after it. `gloss` says what it does
+    where `name` alone does not tell.
     """
 
     name: str
     shape: tuple[int, ...]
     parameters: int = 0
     index: int | None = None
+    gloss: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def stages_of(config: ModelConfig, size: int | None = None) -> list[Stage]:
             inputs = outputs
         side //= 2
         pool = Layer("max pooling 2 x 2", (side, side, outputs), 0, next(index))
-        if number < len(CHANNELS) - 1 or config.head == "fc":
+        if number < len(CHANNELS) - 1 or head_of(config).after_last_pool:
             layers.append(pool)
         stages.append(Stage(f"Stage {number + 1}", tuple(layers)))
     return [*stages, Stage("Classifier", _classifier(config))]
@@ -73,8 +76,7 @@ def stages_of(config: ModelConfig, size: int | None = None) -> list[Stage]:
 
 def _classifier(config: ModelConfig) -> tuple[Layer, ...]:
     layers = [_pooling(config)]
-    sizes = classifier_sizes(config.num_classes, config.head, config.width)
-    for number, (inputs, outputs) in enumerate(sizes):
+    for number, (inputs, outputs) in enumerate(classifier_sizes(config)):
         if number:
             layers += [Layer("ReLU", (inputs,)), Layer("dropout", (inputs,))]
         name = f"fully connected, {inputs} → {outputs}"
@@ -83,13 +85,11 @@ def _classifier(config: ModelConfig) -> tuple[Layer, ...]:
 
 
 def _pooling(config: ModelConfig) -> Layer:
-    if config.head == "fc":
-        channels = scaled(CHANNELS[-1], config.width)
-        return Layer(f"average pooling to {POOLED} x {POOLED}", (POOLED, POOLED, channels))
-    shape = (classifier_inputs(config.head, config.width),)
-    if config.head == "gap":
-        return Layer("global average pooling", shape)
-    return Layer("global average pooling of stages 3, 4 and 5, rooted, each of length 1", shape)
+    head = head_of(config)
+    shape: tuple[int, ...] = (sum(pooled_sizes(config)),)
+    if head.grid:
+        shape = (config.pool, config.pool, channels_of(config.width)[-1])
+    return Layer(head.row.format(pool=config.pool), shape, gloss=head.row_gloss)
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -97,7 +97,7 @@ def count_parameters(config: ModelConfig) -> int:
     total = 0
     for _, inputs, outputs in convolution_sizes(config.depth, config.width):
         total += 9 * inputs * outputs + outputs + (2 * outputs if config.batch_norm else 0)
-    for inputs, outputs in classifier_sizes(config.num_classes, config.head, config.width):
+    for inputs, outputs in classifier_sizes(config):
         total += inputs * outputs + outputs
     return total
 
@@ -112,7 +112,7 @@ def count_macs(config: ModelConfig, size: int | None = None) -> int:
     total = 0
     for stage, inputs, outputs in convolution_sizes(config.depth, config.width):
         total += 9 * inputs * outputs * (side >> stage) ** 2
-    for inputs, outputs in classifier_sizes(config.num_classes, config.head, config.width):
+    for inputs, outputs in classifier_sizes(config):
         total += inputs * outputs
     return total
 

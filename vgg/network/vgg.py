@@ -1,6 +1,5 @@
 """The network: VGG (Simonyan and Zisserman 2014, "Very Deep Convolutional Networks…")."""
 
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -12,34 +11,33 @@ from vgg.errors import UserError
 from vgg.network.config import (
     CHANNELS,
     MIN_SIDE,
-    POOLED,
     STAGES,
     ModelConfig,
     architecture_name,
     check_network,
     classifier_sizes,
+    head_of,
     scaled,
 )
-
-ROOT_FLOOR = 1e-8  # keeps the slope of the square root finite at 0
+from vgg.network.heads import HIDDEN, POOLED, ROOT_FLOOR, Head
 
 
 class VGG(nn.Module):
-    """VGG with 11, 13, 16 or 19 weight layers, plain or with batch norm.
+    """VGG with 11, 13, 16 or 19 weight layers (`config.STAGES`), plain or with batch norm.
 
     `forward` takes a float tensor (N, 3, H, W), H and W from 32 up, normalised as
     `config.pretrained_cfg` says, and returns logits (N, num_classes).
 
-    `head` chooses what reads the last feature maps:
+    `head` chooses what reads the feature maps, an entry of `heads.HEADS`:
 
-    - `fc`: three fully connected layers, as in the paper (section 2.1).
-    - `gap`: global average pooling of the last ReLU's output, then one linear layer
-      (Lin et al. 2013, "Network in Network", section 3.2).
+    - `fc`: fully connected layers on a `pool` x `pool` map, before the last `hidden` ones with a
+      ReLU and dropout each; by default those of the paper.
+    - `gap`: global average pooling of the last ReLU's output, then one linear layer.
     - `stages`: the same for the last ReLU of stages 3, 4 and 5, each square-rooted and scaled to
-      length 1, side by side, then one linear layer: early stages see texture, late ones objects.
+      length 1, side by side, then one linear layer.
 
-    `width` scales every channel count. `num_classes` 0 leaves the classifier away: `forward` then
-    returns what a classifier would read. Parameter names are torchvision's.
+    `width` scales every channel count and the hidden layers. `num_classes` 0 leaves the classifier
+    away: `forward` then returns what a classifier would read. Parameter names are torchvision's.
     """
 
     def __init__(
@@ -52,8 +50,11 @@ class VGG(nn.Module):
         head: str = "fc",
         width: float = 1.0,
         dropout: float = 0.5,
+        hidden: tuple[int, ...] = HIDDEN,
+        pool: int = POOLED,
     ) -> None:
-        check_network(num_layers, num_classes, head, width, dropout)
+        hidden = tuple(hidden) if isinstance(hidden, list) else hidden
+        check_network(num_layers, num_classes, head, width, dropout, hidden, pool)
         super().__init__()
         self.config = ModelConfig(
             architecture=architecture_name(num_layers, batch_norm),
@@ -61,9 +62,11 @@ class VGG(nn.Module):
             head=head,
             width=width,
             dropout=dropout,
+            hidden=hidden,
+            pool=pool,
         )
         self.features = self._make_layers(num_layers, batch_norm, width)
-        self.avgpool = nn.AdaptiveAvgPool2d((POOLED, POOLED))
+        self.avgpool = self.head.pooling(pool)
         self.classifier = self._make_classifier()
         if init_weights:
             self.initialize()
@@ -79,6 +82,8 @@ class VGG(nn.Module):
             head=config.head,
             width=config.width,
             dropout=config.dropout,
+            hidden=config.hidden,
+            pool=config.pool,
         )
         model.config = config
         return model
@@ -101,7 +106,7 @@ class VGG(nn.Module):
     def _make_classifier(self) -> nn.Sequential:
         config = self.config
         layers: list[nn.Module] = []
-        for inputs, outputs in classifier_sizes(config.num_classes, config.head, config.width):
+        for inputs, outputs in classifier_sizes(config):
             if layers:  # between two fully connected layers
                 layers += [nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
             layers.append(nn.Linear(inputs, outputs))
@@ -118,22 +123,32 @@ class VGG(nn.Module):
         pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         return [index - 1 for index in pools]
 
+    @property
+    def head(self) -> Head:
+        """Its entry in the table of heads."""
+        return head_of(self.config)
+
+    @property
+    def read_ends(self) -> list[int]:
+        """Those of `stage_ends` whose outputs the head reads."""
+        return [self.stage_ends[stage - 1] for stage in self.head.stages]
+
     def forward(self, x: Tensor) -> Tensor:
-        classifier = self.classifier
-        if self.config.head != "fc" or not len(classifier):
-            read = self.pool(x)
+        maps, classifier = self.maps_at(_checked(x), self.read_ends), self.classifier
+        if not self.head.grid or not isinstance(next(iter(classifier), None), nn.Linear):
+            read = self.pool_maps(maps)
         else:
-            maps: Tensor = self.features(_checked(x))
-            positions = maps.shape[2] * maps.shape[3]
-            if positions >= POOLED**2 or len(maps) < 4 * positions:  # no gain, or a loss
-                read = torch.flatten(self.avgpool(maps), 1)
+            last = self._last_maps(maps)[-1]
+            positions = last.shape[2] * last.shape[3]
+            if positions >= self.config.pool**2 or len(last) < 4 * positions:  # no gain, or a loss
+                read = torch.flatten(self.avgpool(last), 1)
             else:
-                read, classifier = self._first_layer(maps), classifier[1:]
+                read, classifier = self._first_layer(last), classifier[1:]
         logits: Tensor = classifier(read)
         return logits
 
     def _first_layer(self, maps: Tensor) -> Tensor:
-        """The first fully connected layer on maps with fewer numbers than the 7x7 that it reads.
+        """The first fully connected layer on maps with fewer numbers than the grid that it reads.
 
         Pooling repeats them then. The same repetition of the weights, added up, gives the same
         answer, and a small product instead of a large one: at 32 pixels 1/49 of the work.
@@ -142,18 +157,14 @@ class VGG(nn.Module):
         assert isinstance(first, nn.Linear)
         channels, *sides = maps.shape[1:]
         one_each = torch.eye(sides[0] * sides[1], device=maps.device, dtype=first.weight.dtype)
-        spread = self.avgpool(one_each.view(-1, 1, *sides)).flatten(1)  # (positions, 49)
-        weight = first.weight.view(-1, POOLED**2) @ spread.T
+        spread = self.avgpool(one_each.view(-1, 1, *sides)).flatten(1)  # (positions, pool²)
+        weight = first.weight.view(-1, self.config.pool**2) @ spread.T
         weight = weight.view(-1, channels * len(spread))
         return F.linear(torch.flatten(maps, 1), weight, first.bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """What the classifier reads: (N, 3, H, W) → (N, D)."""
-        x = _checked(x)
-        if self.config.head == "fc":
-            return torch.flatten(self.avgpool(self.features(x)), 1)
-        ends = self.stage_ends[2:] if self.config.head == "stages" else self.stage_ends[-1:]
-        return self.pool_maps(self.maps_at(x, ends))
+        return self.pool_maps(self.maps_at(_checked(x), self.read_ends))
 
     def maps_at(self, x: Tensor, ends: list[int]) -> list[Tensor]:
         """Outputs of the layers with these indices in `features`, (N, C, H', W') each."""
@@ -164,14 +175,19 @@ class VGG(nn.Module):
                 maps.append(x)
         return maps
 
+    def _last_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        if not self.head.after_last_pool:
+            return maps
+        return [*maps[:-1], self.features[-1](maps[-1])]
+
     def pool_maps(self, maps: list[Tensor]) -> Tensor:
-        """Feature maps → the classifier's input (N, D), for the heads `gap` and `stages`."""
-        pooled = [m.mean(dim=(2, 3)) for m in maps]  # (N, C) each
-        if self.config.head == "gap":
-            return pooled[0]
-        # The square root tames bursts (Perronnin et al. 2010, section 3.3).
-        rooted = [torch.sqrt(p.float() + ROOT_FLOOR) for p in pooled]
-        return torch.cat([F.normalize(r, dim=1) for r in rooted], dim=1).to(pooled[0].dtype)
+        """Outputs of the last ReLUs of the stages that the head reads, or of the last of these
+        stages alone → the classifier's input (N, D), or the end of it."""
+        pooled = [torch.flatten(self.avgpool(m), 1) for m in self._last_maps(maps)]
+        if self.head.rooted:
+            rooted = (torch.sqrt(p.float() + ROOT_FLOOR) for p in pooled)
+            pooled = [F.normalize(root, dim=1).to(maps[0].dtype) for root in rooted]
+        return torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]
 
     def fold_batch_norm(self) -> "VGG":
         """Merge every batch norm into the convolution before it, in place: same answers in eval
@@ -186,24 +202,6 @@ class VGG(nn.Module):
                 self.features[index - 1] = fuse_conv_bn_eval(convolution, layer)
                 self.features[index] = nn.Identity()
         return self
-
-    def set_classes(self, num_classes: int, label_names: tuple[str, ...] | None = None) -> None:
-        """Replace the last layer by a new, untrained one of `num_classes` outputs.
-
-        A trunk gets a whole classifier; `num_classes` 0 makes a trunk again.
-        """
-        config = self.config.with_classes(num_classes)
-        if label_names is not None:
-            config = replace(config, label_names=tuple(label_names))
-        self.config = config
-        layers = classifier_sizes(num_classes, config.head, config.width)
-        if layers and len(self.classifier):
-            fresh: nn.Module = nn.Linear(*layers[-1])
-            self.classifier[-1] = fresh
-        else:
-            fresh = self.classifier = self._make_classifier()
-        like = next(self.features.parameters())
-        fresh.apply(_initialize_layer).to(like.device, like.dtype).train(self.training)
 
 
 def _checked(x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from vgg.data.reading import LoadedPicture, batches, in_threads, load_picture, p
 from vgg.data.transforms import normalise
 from vgg.device import precision_name
 from vgg.errors import UserError
-from vgg.network.config import HIDDEN, Preprocessing, classifier_inputs, scaled
+from vgg.network.config import Preprocessing, classifier_sizes
+from vgg.network.heads import HEADS, POOLED
 from vgg.network.vgg import VGG
 from vgg.network.winograd import use_winograd
 
@@ -33,8 +34,8 @@ class Trunk:
     norm folded. `model` is not changed.
 
     Calling it takes uint8 (N, 3, S, S), RGB, and gives what the last layer of a network with this
-    `head` reads: float16 (N, D). With the head `fc` that is the output of the second fully
-    connected layer, so the weights must have it.
+    `head` reads: float16 (N, D). Where that head has hidden layers (`fc`) it is the output
+    of the last of them, so the weights must have them.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Trunk:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if head == "fc" and (model.config.head != "fc" or not model.config.num_classes):
-            raise UserError("training.no_layers")
+        wanted = replace(model.config, head=head, num_classes=1, label_names=())
+        has_none = model.config.head != head or not model.config.num_classes
+        if has_none and len(classifier_sizes(wanted)) > 1:
+            choices = tuple(name for name, entry in HEADS.items() if not entry.hidden)
+            raise UserError("training.no_layers", choices=choices)
         network = with_head(model, head, 1, cfg)
         key = {
             "version": VERSION,
@@ -56,10 +60,11 @@ class Trunk:
             "precision": precision_name(dtype),
             "preprocessing": asdict(cfg),
         }
+        if network.config.pool != POOLED:
+            key["pool"] = network.config.pool
         self.key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         self.cfg, self.device, self.dtype = cfg, device, dtype
-        width = model.config.width
-        self.size = scaled(HIDDEN, width) if head == "fc" else classifier_inputs(head, width)
+        self.size = classifier_sizes(network.config)[-1][0]
         network.classifier[-1] = nn.Identity()
         network = network.eval().requires_grad_(False)
         if model.config.batch_norm:

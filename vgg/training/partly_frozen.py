@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgg.network.config import CHANNELS, ModelConfig, classifier_inputs, scaled
+from vgg.network.config import CHANNELS, ModelConfig, pooled_sizes, scaled
 from vgg.network.vgg import VGG
 from vgg.training.recipe import Recipe
 
@@ -62,13 +62,9 @@ class PartlyFrozenVGG(VGG):
         early, maps = x[:, :size], x[:, size:]
         side = math.isqrt(maps.shape[1] // channels)
         maps = maps.reshape(len(x), channels, side, side)
-        *layers, pool = self.stages[-1]
-        for layer in layers:
+        for layer in self.stages[-1][:-1]:  # its max-pool belongs to the head
             maps = layer(maps)
-        if self.config.head == "fc":
-            read = torch.flatten(self.avgpool(pool(maps)), 1)
-        else:
-            read = torch.cat([early, self.pool_maps([maps])], dim=1)
+        read = torch.cat([early, self.pool_maps([maps])], dim=1)
         logits: Tensor = self.classifier(read)
         return logits
 
@@ -81,8 +77,7 @@ class PartlyFrozenVGG(VGG):
 
 def early_size(config: ModelConfig) -> int:
     """How many numbers the head reads of the stages below the last."""
-    inputs = classifier_inputs(config.head, config.width)
-    return inputs - scaled(CHANNELS[4], config.width) if config.head == "stages" else 0
+    return sum(pooled_sizes(config)[:-1])
 
 
 def row_size(config: ModelConfig, size: int | None = None) -> int:

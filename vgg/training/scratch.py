@@ -15,7 +15,7 @@ from vgg.data.reading import device_room, in_threads, load_picture
 from vgg.data.split import FolderIndex, Split, split
 from vgg.inference.calibration import apply_temperature, fit_temperature
 from vgg.inference.predictor import Predictor
-from vgg.network.config import ModelConfig, Preprocessing, architecture_name
+from vgg.network.config import ModelConfig, Preprocessing, architecture_name, classifier_sizes
 from vgg.network.vgg import VGG
 from vgg.training.dataset import content_key, identify, read_pixels
 from vgg.training.film_recorder import ENDING, FilmRecorder
@@ -219,8 +219,8 @@ def recipe_for(config: ModelConfig, count: int, *, augment: bool = True) -> Reci
     """The learning rate and batch size for this network and so many pictures to learn from."""
     batch_size = 16 if count < TINY else 32 if count < FEW else 64
     lr = 0.025 if count < TINY else 0.1
-    if config.head == "fc":
-        lr *= 0.2  # three layers in a row without a norm take no more
+    if len(classifier_sizes(config)) > 1:
+        lr *= 0.2  # several layers in a row without a norm take no more
     if not config.batch_norm:
         lr *= 0.1
     return Recipe(lr=lr, batch_size=batch_size, augment=augment)

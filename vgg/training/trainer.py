@@ -192,16 +192,19 @@ def _holds_something(path: Path) -> bool:
 def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
     """The pretrained network to start from; None where the training is from scratch, and why."""
     options = run.options
-    if options.width not in (None, 1.0):
-        if options.mode in ON_A_TRUNK:
-            raise UserError("training.no_such_width", width=options.width)
-        run.say("plan", f"width {options.width:g} has no pretrained weights: from scratch")
-        return None
     spec = options.model or DEFAULT_MODEL
     if options.depth or options.batch_norm is not None:
         depth, norm = depth_and_norm(DEFAULT_MODEL)
         wanted = norm if options.batch_norm is None else options.batch_norm
         spec = architecture_name(options.depth or depth, wanted)
+    unknown = f"depth {options.depth}" if not options.model and spec not in IMAGENET_NAMES else ""
+    if options.width not in (None, 1.0):
+        unknown = f"width {options.width:g}"
+    if unknown:
+        if options.mode in ON_A_TRUNK:
+            raise UserError("training.no_weights", what=unknown)
+        run.say("plan", f"{unknown} has no pretrained weights: from scratch")
+        return None
     try:
         model = _load(run, spec, weights_dir)
     except HubUnavailableError:

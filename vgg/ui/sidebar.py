@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from vgg.checkpoints.loading import STARTER
-from vgg.network.config import DEPTHS, HEADS, IMAGENET_NAMES, MAX_CLASSES, ModelConfig
+from vgg.network.config import IMAGENET_NAMES, MAX_CLASSES, STAGES, ModelConfig
+from vgg.network.heads import HEADS, glosses
 from vgg.network.summary import count_macs, count_parameters, describe_count
 from vgg.ui.server.model_store import (
     IMAGENET,
@@ -118,6 +119,8 @@ def on_part(store: ModelStore, *inputs: Any) -> list[Any]:
     """Depth, batch norm, classes, width or head: a finished model can't change them, so another
     value means a new network. An ImageNet model has eight forms, and takes another class count."""
     choice = _choice(*inputs)
+    if choice.is_imagenet and choice.architecture not in IMAGENET_NAMES:
+        choice = replace(choice, model=NEW)
     if choice.model not in (IMAGENET, NEW):
         own = _known_choice(store, choice.model)
         if choice != own:
@@ -256,7 +259,7 @@ def build(store: ModelStore) -> Sidebar:
             elem_id="model",
         )
         depth = gr.Radio(
-            list(DEPTHS),
+            list(STAGES),
             value=choice.depth,
             label="Depth",
             info="Layers with weights",
@@ -288,8 +291,7 @@ def build(store: ModelStore) -> Sidebar:
                 list(HEADS),
                 value=choice.head,
                 label="Head",
-                info="fc: three fully connected layers, as in the paper. gap: averages the last "
-                "maps, one layer. stages: averages the maps of three stages, one layer",
+                info=glosses(),
                 elem_id="head",
             )
         status = gr.HTML("", elem_id="model-status")

@@ -334,5 +334,7 @@ def choice_from_inputs(
 
 
 def imagenet_choice(choice: Choice) -> Choice:
-    """The ImageNet model of this depth and batch norm, with its 1000 classes."""
-    return Choice(IMAGENET, choice.depth, choice.batch_norm, len(imagenet_classes()))
+    """The ImageNet model of this depth and batch norm, with its 1000 classes; where there is none,
+    that of depth 16."""
+    depth = choice.depth if choice.architecture in IMAGENET_NAMES else 16
+    return Choice(IMAGENET, depth, choice.batch_norm, len(imagenet_classes()))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from vgg.network.config import DEPTHS, ModelConfig, architecture_name
-from vgg.network.summary import Stage, count_parameters, describe_count, stages_of
+from vgg.network.config import IMAGENET_NAMES, ModelConfig
+from vgg.network.summary import Layer, Stage, count_parameters, describe_count, stages_of
 from vgg.ui.heatmap import data_url, explain
 from vgg.ui.server.model_store import ModelStore, choice_from_inputs
 from vgg.ui.sidebar import Sidebar
@@ -32,8 +32,6 @@ GLOSSES = {
     "batch norm": "keeps each channel's numbers at the same mean and spread",
     "ReLU": "keeps what is above 0 and sets the rest to 0",
     "max pooling": "keeps the largest of each 2 x 2 numbers: half the width, half the height",
-    "average pooling": "the mean over places",
-    "global average pooling": "one number a channel: its mean over all places",
     "fully connected": "every number in, times a weight, into every number out",
     "dropout": "during training, sets half of the numbers to 0",
 }
@@ -72,12 +70,12 @@ def layer_table(config: ModelConfig, number: int) -> str:
     """The layers of one stage: what each does, what comes out, how many weights it has."""
     stage = stages_of(config)[number]
     rows = "".join(
-        f"<tr><td title='{escape(_gloss(layer.name))}'>{escape(layer.name)}</td>"
+        f"<tr><td title='{escape(_gloss(layer))}'>{escape(layer.name)}</td>"
         f"<td>{_shape(layer.shape)}</td>"
         f"<td>{describe_count(layer.parameters) if layer.parameters else '–'}</td></tr>"
         for layer in stage.layers
     )
-    seen = [*dict.fromkeys(_gloss(layer.name) for layer in stage.layers)]
+    seen = [*dict.fromkeys(_gloss(layer) for layer in stage.layers)]
     seen += [CLASSES] if stage.name == "Classifier" else []
     glosses = "".join(f"<li>{escape(text)}</li>" for text in seen if text)
     return (
@@ -87,9 +85,9 @@ def layer_table(config: ModelConfig, number: int) -> str:
     )
 
 
-def _gloss(name: str) -> str:
-    kind = next((k for k in sorted(GLOSSES, key=len, reverse=True) if name.startswith(k)), "")
-    return f"{kind}: {GLOSSES[kind]}" if kind else ""
+def _gloss(layer: Layer) -> str:
+    kind = next((kind for kind in GLOSSES if layer.name.startswith(kind)), "")
+    return layer.gloss or (f"{kind}: {GLOSSES[kind]}" if kind else "")
 
 
 def maps_of_stage(store: ModelStore, image: Image.Image | None, number: int, *inputs: Any) -> str:
@@ -152,8 +150,7 @@ def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
     if image is None:
         yield _quiet("Add a picture in the Predict tab first.")
         return
-    networks = [architecture_name(depth, norm) for depth in DEPTHS for norm in (False, True)]
-    networks = [name for name in networks if store.is_here(name)]
+    networks = [name for name in IMAGENET_NAMES if store.is_here(name)]
     if not networks:
         yield _quiet(
             "No ImageNet weights are on this machine. Choose ImageNet in the sidebar to download "
@@ -164,7 +161,7 @@ def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
     for number, name in enumerate(networks, start=1):
         yield _race_table(rows) + _quiet(f"{name} is at the start: {number} of {len(networks)} …")
         rows += _race_row(store, name, image)
-    more = "Others join once their weights are here." if len(networks) < 2 * len(DEPTHS) else ""
+    more = "Others join once their weights are here." if len(networks) < len(IMAGENET_NAMES) else ""
     yield _race_table(rows) + (_quiet(more) if more else "")
 
 
