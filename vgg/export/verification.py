@@ -10,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vgg.network.config import STAGES, ModelConfig, head_of
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
@@ -34,7 +37,7 @@ class Proof:
 def check_bundle(folder: Path, predictor: "Predictor", pictures: Sequence[Path]) -> Proof:
     """Ask every file of the bundle in `folder` for the classes of `pictures`, in a fresh process,
     and `compare`."""
-    return compare(_asked(folder, pictures), predictor, pictures)
+    return compare(_asked(folder, predictor.config, pictures), predictor, pictures)
 
 
 def compare(answers: dict[str, Any], predictor: "Predictor", pictures: Sequence[Path]) -> Proof:
@@ -99,13 +102,21 @@ def _answers_of(predictor: "Predictor", pictures: Sequence[Path]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _asked(folder: Path, pictures: Sequence[Path]) -> dict[str, Any]:
-    job = {"folder": str(folder.resolve()), "pictures": [str(p.resolve()) for p in pictures]}
+def _asked(folder: Path, config: ModelConfig, pictures: Sequence[Path]) -> dict[str, Any]:
+    """What a fresh process answers. It imports what it finds where this one does; a head that
+    somebody has added by the module that its entry names, a depth by its row of the table."""
+    job = {
+        "folder": str(folder.resolve()),
+        "pictures": [str(p.resolve()) for p in pictures],
+        "head_module": head_of(config).module,
+        "stages": {config.depth: STAGES[config.depth]},
+    }
+    modules = os.pathsep.join(str(Path(place).resolve()) for place in sys.path)
     ran = subprocess.run(
         [sys.executable, "-m", "vgg.export.verification"],
         input=json.dumps(job),
         cwd=ROOT,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": modules},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -125,5 +136,7 @@ def _best(names: Sequence[str], probs: np.ndarray) -> str:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
+    import_module(asked["head_module"])
+    STAGES.update({int(depth): tuple(counts) for depth, counts in asked["stages"].items()})
     given = answers_of_files(Path(asked["folder"]), [Path(p) for p in asked["pictures"]])
     json.dump(given, sys.stdout)
