@@ -299,6 +299,45 @@ def test_a_jpeg_is_decoded_smaller_but_never_below_min_side(min_side, progressiv
     assert probe_size(data) == full.size
 
 
+@pytest.mark.parametrize(("share", "scale"), [(1, 1), (0.9, 2), (0.25, 2), (0.24, 4), (0.016, 8)])
+def test_a_jpeg_over_the_limit_comes_at_the_least_reduction_that_fits(share, scale):
+    data = encoded(picture(1600, 800), "JPEG", quality=90)
+    read = read_image(data, max_pixels=int(1600 * 800 * share))
+    assert read.size == (1600 // scale, 800 // scale)
+    assert mean_difference(read, picture(1600, 800).reduce(scale)) < 3
+    with pytest.raises(ImageError, match=r"1600 x 800 .* 0.64 million; .* 1131 x 565"):
+        read_image(data, max_pixels=10_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width", "height", "min_side"), [(12000, 9000, 256), (16320, 12240, None)]
+)
+def test_large_photographs_are_read_in_little_memory(width, height, min_side, tmp_path):
+    picture(width, height).save(tmp_path / "large.jpg")
+    code = f"print(read_image(sys.argv[1], min_side={min_side}).size)"
+    growth, size = peak_memory_mb(code, str(tmp_path / "large.jpg"))
+    assert size == str((width // 8, height // 8) if min_side else (width // 2, height // 2))
+    assert growth < 400
+
+
+def test_a_progressive_jpeg_over_100_million_pixels_is_refused_before_it_takes_memory():
+    data = bytearray(encoded(picture(), "JPEG", progressive=True))
+    frame = data.index(b"\xff\xc2")
+    data[frame + 5 : frame + 9] = struct.pack(">2H", 9000, 12000)
+    with pytest.raises(ImageError, match=r"progressive JPEG of 12000 x 9000 .* \(baseline\)"):
+        read_image(bytes(data))
+
+
+def test_a_lossless_jpeg_is_read_whole_whatever_size_was_asked_for(tmp_path):
+    frame = b"\xff\xd8\xff\xc3\0\x0b\x08\x08\0\x08\0\x01\x01\x11\0"
+    code = b"\xff\xc4\0\x14\0\1" + bytes(16) + b"\xff\xda\0\x08\1\1\0\1\0\0"
+    (tmp_path / "grey.jpg").write_bytes(frame + code + bytes(2048 * 2048 // 8) + b"\xff\xd9")
+    # In a process of its own: Pillow's decoder writes beyond its memory where it reduces this one.
+    code = "print(read_image(sys.argv[1], min_side=256).size)"
+    assert peak_memory_mb(code, str(tmp_path / "grey.jpg"))[1] == "(2048, 2048)"
+
+
 @pytest.mark.parametrize("read", [read_image, probe_size])
 @pytest.mark.parametrize(
     ("data", "words"),
@@ -369,6 +408,46 @@ def test_a_jpeg_of_endless_passes_is_refused():
     assert read_image(data[:-2] + last_pass * 10 + b"\xff\xd9").size == (64, 64)
     with pytest.raises(ImageError, match="passes"):
         read_image(data[:-2] + last_pass * 1000 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("read", [read_image, probe_size])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xff\xd8" + b"\xff\xe0\0\2" * 10_000, "8192 notes"),
+        (b"\xff\xd8" + b"\xff\xdb\0\x43" + bytes(65), "cut off"),
+        (b"\xff\xd8" + (b"\xff\xdb\0\x43" + bytes(65)) * 8000, "damaged"),
+        (png(8, 8, *[(b"tEXt", b"")] * 300_000), "250000 pieces"),
+        (b"GIF89a" + bytes(7) + b"!\xfe" + b"\1x" * 300_000, "notes of an unusual length"),
+        (b"P2 8 8 255 " + b"#\n1 " * 2000, "with many comments; save it as PNG"),
+        (b"P5 #" + b"x" * 100_000 + b"\n8 8 255 " + bytes(64), "damaged"),
+        (b"\0\0\0\x18ftypheic" + bytes(12) + b"\0\0\0\x08free" * 20_000, "damaged"),
+    ],
+)
+def test_a_header_without_end_is_left_early(read, data, words):
+    if read is probe_size and data.startswith(b"P2"):
+        pytest.skip("numbers are looked at when they are read")
+    with pytest.raises(ImageError, match=words):
+        read(data)
+
+
+@pytest.mark.parametrize("top", [1, 100, 255, 4095, 65535])
+def test_numbers_as_text_are_read_as_numbers_in_bytes(top):
+    values = np.random.default_rng(0).integers(0, top + 1, (4, 6, 3))
+    stored = values.astype(">u2" if top > 255 else "u1")
+    text = " # a comment\n".join(map(str, values.ravel()))
+    plain = np.asarray(read_image(f"P3 6 4\n{top}\n{text}".encode()))
+    assert np.abs(plain - values * 255 / top).max() <= 0.5
+    assert (plain == read_image(b"P6 6 4 %d\n" % top + stored.tobytes())).all()
+    grey = np.asarray(read_image(b"P5 6 4 %d\n" % top + stored[..., 0].tobytes()))
+    assert np.abs(grey - plain[..., :1].astype(int)).max() <= 1
+
+
+def test_black_and_white_as_text_needs_no_blanks():
+    assert np.asarray(read_image(b"P1 3 2\n010\n1 0 1"))[..., 0].tolist() == [
+        [255, 0, 255],
+        [0, 255, 0],
+    ]
 
 
 def test_a_long_comment_in_a_gif_takes_no_time():

@@ -26,7 +26,8 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageMath
 
 from vgg.data.formats import ImageError as ImageError  # handed on: this is the door
-from vgg.data.formats import directory, open_picture
+from vgg.data.readers import open_picture
+from vgg.data.tiff import directory
 
 # What the intake of a folder takes for pictures; `read_image` itself goes by the bytes.
 # fmt: off
@@ -72,9 +73,7 @@ def read_image(
     half-grey picture would get a false answer.
     """
     with _plain_errors(source):
-        image = open_picture(_read(source), max_pixels)
-        if min_side:
-            image.draft(None, (min_side, min_side))  # only a JPEG heeds it
+        image, _ = open_picture(_read(source), max_pixels, min_side)
         image.load()
         rgb = to_rgb(image)
         if (orientation := _orientation(image.info)) in _TRANSPOSE:
@@ -97,8 +96,8 @@ def probe_size(
     with _plain_errors(source):
         if isinstance(source, str | Path):
             with suppress(Exception):  # whatever is wrong, the whole file says it better
-                return _upright_size(open_picture(_read(source, HEADER_BYTES), max_pixels))
-        return _upright_size(open_picture(_read(source), max_pixels))
+                return _upright_size(_read(source, HEADER_BYTES), max_pixels)
+        return _upright_size(_read(source), max_pixels)
 
 
 @contextmanager
@@ -154,8 +153,8 @@ def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) ->
     return data
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
+def _upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    image, (width, height) = open_picture(data, max_pixels, header_only=True)
     return (height, width) if _orientation(image.info) in (5, 6, 7, 8) else (width, height)
 
 
@@ -185,6 +184,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode[0] in "IF":
         image = _deep_grey_to_8_bit(image)
     if not image.has_transparency_data:
+        if image.mode == "RGB":  # `convert` would copy it, of a large photograph 200 MB
+            return image._new(image.im)
         return image.convert("RGB")
     image = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
@@ -201,7 +202,7 @@ def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     assert isinstance(high, int | float)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("data.infinite")
-    if sixteen_bit or (image.mode, image.format) == ("I", "PPM"):  # Pillow scales PGM to 16 bits
+    if sixteen_bit:
         low, high = 0, 65535
     elif low >= 0:
         tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)

@@ -1,0 +1,137 @@
+"""PNG: a bounded walk through its chunks, of which the reader gets those of the pixels only."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from PIL import PngImagePlugin
+
+from vgg.data.formats import ImageError
+
+MAX_CHUNKS = 250_000  # 8 kB of pixels in each, as libpng writes them, make 2 GB
+MAX_NOTE_BYTES = 1024 * 1024  # of one note; EXIF has less
+MAX_NOTES_BYTES = 16 * 1024 * 1024  # of all together
+MAGIC = b"\x89PNG\r\n\x1a\n"
+_KEPT = (b"IHDR", b"PLTE", b"tRNS")
+_EXIF_AS_TEXT = b"Raw profile type exif"  # ImageMagick's way, in hexadecimal
+_XMP = b"XML:com.adobe.xmp"
+
+
+@dataclass
+class PngParts:
+    """The chunks of a PNG that matter. `pixels` are the pieces of one zlib stream; `cut` where the
+    file ends inside of them."""
+
+    chunks: dict[bytes, bytes] = field(default_factory=dict)  # of `_KEPT`: their content
+    pixels: list[memoryview] = field(default_factory=list)
+    notes: dict[str | tuple[int, int], bytes | str] = field(default_factory=dict)
+    cut: bool = False
+
+    @property
+    def header(self) -> tuple[int, int, int, int, int, int, int]:
+        """Width, height, bits, colour type, packing, filtering, interlacing."""
+        return struct.unpack(">2I5B", self.chunks[b"IHDR"])
+
+
+def open_png(data: bytes, *, header_only: bool = False) -> PngImagePlugin.PngImageFile:
+    """A PNG without what stands around its pixels; its see-through colour, if any, is put in
+    numbers of the decoded pixels."""
+    parts = walk(data)
+    if parts.cut and not header_only:
+        raise EOFError
+    image = PngImagePlugin.PngImageFile(BytesIO(packed(parts.chunks, parts.pixels)))
+    bits, key = parts.header[2], image.info.get("transparency")
+    if image.mode == "L" and key is not None:  # Pillow spreads 2 and 4 bits over 0 to 255
+        image.info["transparency"] = key * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and key is not None and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    image.info |= parts.notes
+    return image
+
+
+def walk(data: bytes) -> PngParts:
+    """Goes from chunk to chunk to the end, or to where the file is cut off."""
+    parts, position, view = PngParts(), len(MAGIC), memoryview(data)
+    unpacked = 0
+    ended = False  # the run of pixels; what comes after another chunk is not theirs
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > len(data):
+            parts.cut = position > len(data)
+            break
+        length, name = struct.unpack_from(">I4s", data, position)
+        start, position = position + 8, position + 12 + length
+        if not name.isalpha():
+            raise ImageError("data.damaged")
+        if name == b"IDAT":
+            if not ended:
+                parts.pixels.append(view[start : start + length])
+            continue
+        if name == b"IEND":
+            break
+        if position > len(data):
+            raise EOFError
+        ended = bool(parts.pixels)
+        if name in _KEPT and not ended:
+            content = data[start : start + length]
+            checksum = data[start + length : position]
+            if zlib.crc32(name + content) != int.from_bytes(checksum, "big"):
+                raise ImageError("data.damaged")
+            parts.chunks.setdefault(name, content)
+        elif length <= MAX_NOTE_BYTES:
+            unpacked += _read_note(name, data[start : start + length], parts.notes)
+            if unpacked > MAX_NOTES_BYTES:
+                raise ImageError("data.png_notes")
+    else:
+        raise ImageError("data.png_chunks", most=MAX_CHUNKS)
+    if len(parts.chunks.get(b"IHDR", b"")) != 13:
+        raise ImageError("data.damaged")
+    return parts
+
+
+def _read_note(name: bytes, content: bytes, notes: dict[str | tuple[int, int], bytes | str]) -> int:
+    """Keeps what may say which way up the picture is: EXIF and XMP. Returns how many bytes the
+    note had, unpacked."""
+    if name == b"eXIf":
+        notes["exif"] = content
+    if name not in (b"zTXt", b"tEXt", b"iTXt", b"iCCP"):
+        return 0
+    label, _, text = content.partition(b"\0")
+    is_packed = name in (b"zTXt", b"iCCP")
+    if is_packed:
+        text = text[1:]
+    elif name == b"iTXt":
+        is_packed = text[:1] == b"\1"
+        text = text[2:].split(b"\0", 2)[-1]
+    if is_packed:
+        try:
+            text = zlib.decompressobj().decompress(text, MAX_NOTE_BYTES + 1)
+        except zlib.error:
+            return 0
+        if len(text) > MAX_NOTE_BYTES:
+            raise ImageError("data.png_notes")
+    if label == _XMP:
+        notes["xmp"] = text
+    elif label == _EXIF_AS_TEXT:
+        notes[_EXIF_AS_TEXT.decode()] = text.decode("latin-1")
+    return len(text)
+
+
+def packed(chunks: dict[bytes, bytes], pixels: Sequence[bytes | memoryview]) -> bytes:
+    """A PNG of these chunks and one of all pixels."""
+    written: list[bytes | memoryview] = [MAGIC]
+    for name in _KEPT:
+        if name in chunks:
+            written += _chunk(name, [chunks[name]])
+    if pixels:
+        written += _chunk(b"IDAT", pixels)
+    return b"".join((*written, *_chunk(b"IEND", [])))
+
+
+def _chunk(name: bytes, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    checksum = zlib.crc32(name)
+    for piece in pieces:
+        checksum = zlib.crc32(piece, checksum)
+    length = sum(map(len, pieces))
+    return [struct.pack(">I4s", length, name), *pieces, struct.pack(">I", checksum)]
