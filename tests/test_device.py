@@ -1,11 +1,15 @@
 """The device and precision that a person names are what runs, or a sentence says why not."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from vgg.device import (
     DTYPES,
     KINDS,
+    cgroup_cores,
     choose_device,
     choose_precision,
     cpu_cores,
@@ -59,6 +63,47 @@ def test_the_precision_chosen_for_a_cpu_is_one_that_it_multiplies() -> None:
     chip = torch.cpu.get_capabilities()
     native = chip.get("avx512_bf16") or chip.get("amx_bf16")
     assert choose_precision(CPU) == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, math.inf),
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/docker/1f", {"cpu.max": "50000 100000"}, 0.5),  # the host's path in a container
+        ("4:cpu,cpuacct:/\n0::/", {"cpu/cpu.cfs_quota_us": "400000"}, 4),
+        ("4:cpu:/a:b\n1:memory:/", {"cpu/a:b/cpu.cfs_quota_us": "100000"}, 1),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1"}, math.inf),
+        ("5:cpuset:/\n1:name=systemd:/", {"cpu/cpu.cfs_quota_us": "100000"}, math.inf),
+        (None, {}, math.inf),
+    ],
+)
+def test_a_containers_limit_of_cores_counts(
+    tmp_path: Path, groups: str | None, files: dict[str, str], cores: float
+) -> None:
+    if groups:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        file = tmp_path / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        if name.endswith("quota_us"):
+            file.with_name("cpu.cfs_period_us").write_text("100000")
+    assert cgroup_cores(tmp_path) == cores
+
+
+def test_the_threads_of_torch_are_no_more_than_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        monkeypatch.setattr("vgg.device.cgroup_cores", lambda: 0.5)
+        assert cpu_cores() == 1
+        choose_device("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_device_has_a_name_and_its_memory_figures() -> None:

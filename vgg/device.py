@@ -1,8 +1,10 @@
 """Where the work runs: the device, the precision that is fast on it, its name and its memory."""
 
+import math
 import os
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ KINDS = ("cuda", "mps", "xpu", "cpu")  # in the order of preference
 
 def choose_device(name: str = "auto") -> torch.device:
     """`auto` takes the first of cuda, mps, xpu and cpu that this machine has; `cuda` the first
-    GPU, or of several processes each its own.
+    GPU, or of several processes each its own. torch, which counts the cores of the whole machine,
+    is told how many there are for this process.
 
     A `ValueError` says what there is where `name` is not.
     """
@@ -32,6 +35,8 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ValueError(f"this machine has no {kind} device; it has {', '.join(there)}")
     if number and int(number) >= _count(kind):
         raise ValueError(f"this machine has {_count(kind)} {kind} device(s); {name} is not one")
+    if torch.get_num_threads() > cpu_cores():
+        torch.set_num_threads(cpu_cores())
     return torch.device(name)
 
 
@@ -66,10 +71,42 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores that this process may use: in a container those of its limit, rounded up."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return min(allowed, max(1, math.ceil(min(allowed, cgroup_cores()))))
+
+
+def cgroup_cores(root: Path = Path("/")) -> float:
+    """How many processor cores Linux lets this process's control group (version 1 or 2) use: 1.5 is
+    one and a half; infinite without a limit. `root` is where /proc and /sys are."""
+    limits = [math.inf]
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    for group in groups:
+        _, controllers, path = group.split(":", 2)  # `0::/path`, or `4:cpu,cpuacct:/path`
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        place = top / path.strip("/")
+        # What is above limits, too. A container sees its own group as the top, whatever the path.
+        limits += map(_quota, (place, *(p for p in place.parents if p.is_relative_to(top)), top))
+    return min(limits)
+
+
+def _quota(group: Path) -> float:
+    with suppress(OSError, ValueError):  # no such file, or no number: `max 100000`
+        quota, period = (group / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{x}_us").read_text() for x in ("quota", "period"))
+        if int(quota) > 0:  # -1: no limit
+            return int(quota) / int(period)
+    return math.inf
 
 
 def memory_used(device: torch.device) -> tuple[int, int]:

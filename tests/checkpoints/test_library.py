@@ -58,6 +58,7 @@ def test_a_name_that_is_taken_is_refused(home: Path, model: VGG, name: str, word
 def test_a_name_never_leaves_the_folder(home: Path) -> None:
     assert rename_model(home / "pets", "../../elsewhere") == home / "elsewhere"
     assert clean_name("../../etc/passwd") == "etc-passwd"
+    assert clean_name("Con.1") == "_Con.1"
 
 
 def test_what_is_lost_is_named_before_it_is(home: Path, model: VGG) -> None:

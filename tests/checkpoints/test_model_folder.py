@@ -29,6 +29,7 @@ from vgg.network.config import IMAGENET_NAMES, ModelConfig, Preprocessing
 from vgg.network.heads import HEADS
 from vgg.network.vgg import VGG
 
+MAPS = Path("/proc/self/maps")
 PICTURES = (2, 3, 48, 48)
 
 
@@ -155,6 +156,23 @@ def test_training_a_loaded_model_leaves_its_file_alone(tmp_path: Path, name: str
     torch.optim.SGD(loaded.parameters(), lr=1.0).step()
     assert not torch.equal(loaded.features[0].weight, model.features[0].weight)
     assert files(tmp_path) == before
+
+
+@pytest.mark.skipif(not MAPS.is_file(), reason="only Linux tells what is mapped")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+@pytest.mark.parametrize("windows", [False, True])
+def test_no_file_is_mapped_on_windows_where_none_could_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, windows: bool
+) -> None:
+    monkeypatch.setattr("vgg.checkpoints.folder.ON_WINDOWS", windows)
+    model = small()
+    if name.endswith(".pth"):
+        torch.save(model.state_dict(), tmp_path / name)
+    else:
+        save_checkpoint(model, tmp_path)
+    state = read_state(tmp_path / name)
+    assert (str(tmp_path / name) in MAPS.read_text()) is not windows
+    assert all(value.equal(model.state_dict()[key]) for key, value in state.items())
 
 
 # Files without a config

@@ -221,6 +221,16 @@ def test_names_come_out_as_they_went_in(tmp_path: Path, name: str) -> None:
     assert (folder / name / f"{name}.png").is_file()
 
 
+def test_on_windows_a_name_that_it_would_change_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vgg.data.zips.ON_WINDOWS", True)
+    odd = {"nul/1.png": png(), "cat./1.png": png(), "cat/a:b.png": png()}
+    folder, skipped = open_zip(packed(PETS | odd), tmp_path / "new")
+    assert [entry.file for entry in skipped] == list(odd)
+    assert sorted(path.name for path in folder.iterdir()) == ["cat", "dog"]
+
+
 def test_utf_8_names_without_the_flag_are_read_as_utf_8(tmp_path: Path) -> None:
     archive = renamed(packed(PETS | {"cat/4444.png": png()}), "cat/4444.png", "cat/éé.png")
     folder, _ = open_zip(archive, tmp_path / "new")

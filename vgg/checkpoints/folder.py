@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from vgg.checkpoints.file_names import CONFIG_FILE, WEIGHTS_FILE
 from vgg.checkpoints.key_conversion import StateDict, infer_config, to_ours, unwrap
+from vgg.data.names import ON_WINDOWS
 from vgg.errors import UserError
 from vgg.network.config import ModelConfig, dump_config, read_config
 from vgg.network.vgg import VGG
@@ -62,7 +63,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint folder, or one file of weights with or without a `config.json` beside it.
 
-    Tensors of a safetensors file stay on disk, mapped into memory, until they are used.
+    Tensors of a safetensors file stay on disk, mapped into memory, until they are used; on Windows
+    they are read.
     A `ValueError` names the file and what is wrong with it.
     """
     path = Path(path)
@@ -105,6 +107,7 @@ def read_state(file: Path) -> StateDict:
 
 def _load(file: Path) -> object:
     """What the file holds, whatever that is."""
+    mapped = not ON_WINDOWS  # which lets nobody replace, rename or delete a mapped file
     try:
         with file.open("rb") as opened:
             head = opened.read(2)
@@ -112,10 +115,12 @@ def _load(file: Path) -> object:
         raise UserError("checkpoints.unreadable", name=file.name, why=error.strerror) from error
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return load_file(file) if mapped else load(file.read_bytes())
         with warnings.catch_warnings(action="ignore"):  # torch's doubts about a strange file
             # Only the newer format, a zip file, can be mapped into memory.
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=head == b"PK")
+            return torch.load(
+                file, map_location="cpu", weights_only=True, mmap=mapped and head == b"PK"
+            )
     except Exception as error:  # a damaged pickle can fail with nearly any of them
         if "GLOBAL" in str(error):  # torch's word for a class or function that it will not call
             raise UserError("checkpoints.runs_code", name=file.name) from error

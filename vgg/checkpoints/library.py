@@ -13,6 +13,7 @@ from typing import Any
 
 from vgg.checkpoints.file_names import CONFIG_FILE, COPIES_FOLDER, EVENTS_FILE, METRICS_FILE
 from vgg.checkpoints.loading import STARTER
+from vgg.data.names import file_name
 from vgg.data.zips import ZipLimits, take_files
 from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
@@ -178,6 +179,7 @@ def check_free(folder: Path) -> None:
 
 
 def clean_name(name: str) -> str:
-    """A name for a model's folder: letters, digits, `-`, `_`, `.`; `model` where none is left."""
+    """A name for a model's folder: letters, digits, `-`, `_`, `.`; `model` where none is left. It
+    is one that Windows takes, too: models travel."""
     plain = re.sub(r"[^\w.-]+", "-", name.strip()).strip("-.")[:MAX_NAME]
-    return plain or "model"
+    return file_name(plain, "model", windows=True)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from vgg.data.folder import Skipped, is_hidden
 from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
+from vgg.data.names import ON_WINDOWS, windows_takes
 from vgg.errors import UserError
 
 _CHUNK = 256 * 1024  # bytes read at a time
@@ -241,6 +242,8 @@ def _reason_to_skip(entry: zipfile.ZipInfo, names: list[str]) -> str | None:
         return "is hidden, or made by the system"
     if not entry.is_dir() and Path(names[-1] if names else "").suffix.lower() not in IMAGE_SUFFIXES:
         return "is not a picture, by the end of its name"
+    if ON_WINDOWS and not all(map(windows_takes, names)):  # it would take another name instead
+        return "has a name that Windows can't take; rename it in the zip"
     return None
 
 

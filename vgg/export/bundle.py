@@ -203,6 +203,8 @@ def _both_or_nothing(out: Path) -> Iterator[tuple[Path, Path]]:
         folder.mkdir()
         yield folder, zipped
         zipped.replace(packed)
+        if out.is_dir():  # empty; Windows puts no folder in the place of one
+            out.rmdir()
         try:
             folder.replace(out)
         except OSError:

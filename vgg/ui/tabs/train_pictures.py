@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from vgg.data.images import ImageError, read_image
+from vgg.data.names import file_name
 from vgg.data.shapes import draw_folder
 from vgg.network.config import Preprocessing
 from vgg.ui import plots
@@ -71,7 +72,7 @@ def from_boxes(store: ModelStore, boxes: Sequence[tuple[str, Any]]) -> PictureSe
     scratch = _private_folder()
     try:
         for name, pictures in filled:
-            folder = scratch / "pictures" / _folder_name(name)
+            folder = scratch / "pictures" / file_name(name, "class")
             folder.mkdir(parents=True)
             for number, (path, _) in enumerate(pictures):
                 suffix = Path(path).suffix.lower()
@@ -114,12 +115,6 @@ def _looked_through(store: ModelStore, folder: Path, name: str, *, owned: bool) 
 def _private_folder() -> Path:
     # Gradio serves what lies in its own temporary folder, so uploads are kept in another.
     return Path(tempfile.mkdtemp(prefix="vgg-studio-data-"))
-
-
-def _folder_name(name: str) -> str:
-    """A class name as a folder name: the same, less what no file system takes."""
-    plain = "".join("-" if c in '/\\:*?"<>|\0' or ord(c) < 32 else c for c in name)
-    return plain.strip(". ")[:100] or "class"
 
 
 def forget(pictures: PictureSet | None) -> None:
