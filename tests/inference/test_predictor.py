@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from test_vgg import random_values
 from torch import Tensor, nn
 
 from vgg.data.images import ImageError
+from vgg.data.transforms import normalise
 from vgg.device import device_name
 from vgg.inference.predictor import Predictor, check_top_k
 from vgg.network.config import HEADS, Preprocessing
@@ -172,24 +172,53 @@ def test_prediction_runs_without_batch_norm_and_channels_last() -> None:
 
 def test_flip_is_the_mean_of_both_logits_and_the_config_can_ask_for_it() -> None:
     model = small()
-    model.config = replace(model.config, extra={"temperature": 0.5})
     pixels = predictor(model).prepare(pictures())
-    straight, mirrored = (predictor(model).probabilities(p) for p in (pixels, pixels.flip(3)))
-    assert (straight - mirrored).abs().max() > 1e-4
-    both = predictor(model, flip=True).probabilities(pixels)
-    mean = torch.softmax((straight.log() + mirrored.log()) / 2, dim=1)
-    torch.testing.assert_close(both, mean, atol=1e-6, rtol=0)
-    model.config = replace(model.config, extra={"temperature": 0.5, "flip": True})
-    assert predictor(model).probabilities(pixels).equal(both)
-    assert predictor(model, flip=False).probabilities(pixels).equal(straight)
+    straight, mirrored = (predictor(model).logits(p) for p in (pixels, pixels.flip(3)))
+    assert (straight - mirrored).abs().max() > 1e-3
+    assert predictor(model, flip=True).logits(pixels).equal((straight + mirrored) / 2)
+    model.config = replace(model.config, extra={"flip": True})
+    assert predictor(model).logits(pixels).equal((straight + mirrored) / 2)
+    assert predictor(model, flip=False).logits(pixels).equal(straight)
 
 
-def test_the_temperature_of_the_config_divides_the_logits() -> None:
+def test_logits_are_the_networks_and_probabilities_their_softmax_at_the_temperature() -> None:
     model, hot = small(), small(temperature=2.5)
     hot.load_state_dict(model.state_dict())
     pixels = predictor(model).prepare(pictures())
-    expected = torch.softmax(predictor(model).probabilities(pixels).log() / 2.5, dim=1)
-    torch.testing.assert_close(predictor(hot).probabilities(pixels), expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        expected = model(normalise(pixels, model.config.pretrained_cfg))
+    logits = predictor(hot).logits(pixels)
+    assert (logits.dtype, logits.device.type) == (torch.float32, "cpu")
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert predictor(hot).probabilities(pixels).equal(torch.softmax(logits / 2.5, dim=1))
+
+
+def test_fp16_chosen_by_itself_that_overflows_becomes_fp32_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = small()
+    layers = [layer for layer in model.features if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    before = 1.0
+    with torch.no_grad():  # numbers over 65504 on the way, ordinary ones at both ends
+        for place, (conv, norm) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+            conv.bias *= before
+            norm.running_mean *= before
+            norm.running_var *= before**2
+            before *= 40 if place < 4 else 1 / 40
+            norm.weight *= before
+            norm.bias *= before
+    expected = table(predictor(model).predict(pictures()))
+    asked = predictor(model, precision="fp16")
+    assert not asked.logits(asked.prepare(pictures())).isfinite().all()  # as it was asked to
+    monkeypatch.setattr("vgg.inference.predictor.choose_precision", lambda *_: torch.float16)
+    ready = predictor(model, precision="auto")
+    for _ in range(2):
+        torch.testing.assert_close(table(ready.predict(pictures())), expected, atol=0.01, rtol=0)
+    assert ready.last_run
+    assert ready.last_run.precision == "fp32"
+    assert [record.message for record in caplog.records if "fp16" in record.message] == [
+        "this network's numbers are too large for fp16: it runs in fp32 now"
+    ]
 
 
 def test_a_trunk_has_nothing_to_predict() -> None:
@@ -234,29 +263,12 @@ def test_a_picture_handed_over_opened_is_seen_as_its_file_is(tmp_path: Path) -> 
 def test_no_pictures_give_no_predictions() -> None:
     ready = predictor()
     assert ready.predict([]) == []
-    assert list(ready.predict_stream(iter(()))) == []
     assert list(ready.predict_files([])) == []
 
 
 def test_an_unreadable_picture_is_an_image_error() -> None:
     with pytest.raises(ImageError):
         predictor().predict([pictures()[0], b"this is no picture"])
-
-
-def test_a_stream_never_holds_more_than_one_batch() -> None:
-    given = 0
-
-    def endless() -> Iterator[Image.Image]:
-        nonlocal given
-        while True:
-            given += 1
-            yield pictures()[0]
-
-    stream = predictor(batch_size=4).predict_stream(endless(), top_k=1)
-    for taken in range(1, 11):
-        assert next(stream).class_names
-        assert given <= taken + 3
-    stream.close()
 
 
 def test_files_come_back_in_order_and_bad_ones_with_the_reason(tmp_path: Path) -> None:

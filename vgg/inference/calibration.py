@@ -4,7 +4,7 @@ import numpy as np
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, section 2
 TEMPERATURES = (0.05, 20.0)  # a fit that would go beyond has too few pictures to go by
-TINY = 1e-12  # a probability of 0 would cost infinitely much
+LEAST_LOG = float(np.log(1e-12))  # a probability near 0 would cost infinitely much
 
 
 def calibration_error(probs: np.ndarray, targets: np.ndarray) -> float:
@@ -27,15 +27,15 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     pictures would claim to be certain.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     def loss(log_temperature: float) -> float:
-        probs = apply_temperature(logits, float(np.exp(log_temperature)))
-        logs = np.log(np.maximum(probs, TINY))
+        logs = log_softmax(logits / np.exp(log_temperature), axis=1).clip(LEAST_LOG)
         right = logs[rows, targets]
         wrong = (logs.sum(axis=1) - right) / max(1, logs.shape[1] - 1)
         return float(-((1 - doubt) * right + doubt * wrong).mean())
 
-    rows = np.arange(len(targets))
+    logits, rows = np.asarray(logits, np.float64), np.arange(len(targets))
     doubt = 1 / (len(targets) + 2)
     low, high = TEMPERATURES
     found = minimize_scalar(loss, bounds=(np.log(low), np.log(high)), method="bounded")

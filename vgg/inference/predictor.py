@@ -1,6 +1,7 @@
 """Prediction: pixels in, the k best classes out."""
 
 import copy
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,15 +26,18 @@ from vgg.device import (
     precision_name,
 )
 from vgg.errors import UserError
+from vgg.inference.options import PredictOptions
 from vgg.network.compiling import Network, compiled
-from vgg.network.config import ModelConfig
+from vgg.network.config import AUTO, ModelConfig
 from vgg.network.vgg import VGG
 from vgg.network.winograd import use_winograd
+
+log = logging.getLogger(__name__)
 
 BATCH, CUDA_BATCH = 32, 128  # pictures at once: more are hardly faster a picture
 MOST_AT_ONCE = 4096  # so many are never asked about
 
-Begun = Callable[[], tuple[Tensor, float]]  # waits; probabilities on the CPU, and their seconds
+Begun = Callable[[], tuple[Tensor, float]]  # waits; logits on the CPU, and their seconds
 
 Picture = Image.Image | str | Path | bytes | BinaryIO
 
@@ -79,19 +83,21 @@ class Predictor:
     def __init__(
         self,
         model: VGG,
-        device: str = "auto",
-        precision: str = "auto",
+        device: str = PredictOptions.device,
+        precision: str = PredictOptions.precision,
         *,
-        flip: bool | None = None,
-        batch_size: int | None = None,
+        flip: bool | None = PredictOptions.flip,
+        batch_size: int | None = PredictOptions.batch_size,
     ) -> None:
         if model.config.num_classes == 0:
             raise UserError("inference.trunk")
-        if batch_size is not None and batch_size < 1:
-            raise UserError("inference.batch_size", value=batch_size)
+        PredictOptions(flip=flip, batch_size=batch_size)
         self.config = model.config
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
+        # Where numbers on the way pass 65504, at which those of fp16 end, it is needed again.
+        by_itself = precision == AUTO and self.dtype == torch.float16
+        self._given = model if by_itself else None
         self.flip = model.config.flip if flip is None else flip
         self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
         self.model = _ready(model, self.device, self.dtype)
@@ -110,7 +116,9 @@ class Predictor:
             x = normalise(pixels.to(self.device), cfg, self.dtype)
             self._network = compiled(self.model, x, learning=False)
 
-    def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
+    def predict(
+        self, images: Picture | Iterable[Picture], top_k: int = PredictOptions.top_k
+    ) -> list[Prediction]:
         """The `top_k` best classes of each picture, in the order given.
 
         `images`: PIL pictures, or what `read_image` takes. A `top_k` over the class count means
@@ -118,15 +126,14 @@ class Predictor:
         """
         if isinstance(images, Image.Image | str | Path | bytes) or hasattr(images, "read"):
             images = [cast(Picture, images)]
-        return [prediction for batch in self._batches(images, top_k) for prediction in batch]
-
-    def predict_stream(self, images: Iterable[Picture], top_k: int = 5) -> Iterator[Prediction]:
-        """The same, one by one as batches finish: memory stays flat however many there are."""
-        for batch in self._batches(images, top_k):
-            yield from batch
+        check_top_k(top_k, self.config.num_classes)
+        waiting, answers = iter(images), list[Prediction]()
+        while batch := list(islice(waiting, self.batch_size)):
+            answers += self.top(self.measured(self.prepare(batch)), top_k)
+        return answers
 
     def predict_files(
-        self, files: Iterable[Path], top_k: int = 5, *, workers: int = 0
+        self, files: Iterable[Path], top_k: int = PredictOptions.top_k, *, workers: int = 0
     ) -> Iterator[tuple[Prediction | None, str | None]]:
         """For each file in order its prediction, or a sentence why it can't be read.
 
@@ -149,19 +156,28 @@ class Predictor:
         self, batch: Batch, begun: Begun, top_k: int
     ) -> Iterator[tuple[Prediction | None, str | None]]:
         """The answers for one batch, in the order of its files."""
-        probs, seconds = begun()
-        answers = iter(self.top(probs, top_k))
-        if len(probs):
-            self.last_run = self._run_info(1000 * seconds / len(probs))
+        logits, seconds = begun()
+        answers = iter(self.top(self.to_probabilities(logits), top_k))
+        if len(logits):
+            self.last_run = self._run_info(1000 * seconds / len(logits))
         for error in batch.errors:
             yield (None, error) if error else (next(answers), None)
 
-    def probabilities(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
+    def logits(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, size, size), RGB → logits (N, num_classes), float32, on the CPU, not yet
+        divided by the temperature. With `flip` they are the mean over picture and mirror image."""
         return self._begin(pixels)()[0]
 
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, size, size), RGB → probabilities (N, num_classes), float32, on the CPU."""
+        return self.to_probabilities(self.logits(pixels))
+
+    def to_probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (N, num_classes), as `logits` gives them → calibrated probabilities."""
+        return torch.softmax(logits / self.config.temperature, dim=1)
+
     def measured(self, pixels: Tensor) -> Tensor:
-        """The same, and `last_run` tells what it took."""
+        """`probabilities`, and `last_run` tells what they took."""
         started = time.perf_counter()
         probs = self.probabilities(pixels)
         seconds = time.perf_counter() - started
@@ -169,14 +185,14 @@ class Predictor:
         return probs
 
     def _begin(self, pixels: Tensor) -> Begun:
-        """Give pictures to the device, and a function that waits for the probabilities, on the CPU,
-        and says how many seconds they took. A CUDA device works on while Python does; others are
+        """Give pictures to the device, and a function that waits for the logits, on the CPU, and
+        says how many seconds they took. A CUDA device works on while Python does; others are
         waited for at once."""
         if self.device.type != "cuda":
             started = time.perf_counter()
-            probs = self._in_parts(pixels).cpu()
+            logits = self._sound(self._in_parts(pixels).cpu(), pixels)
             seconds = time.perf_counter() - started
-            return lambda: (probs, seconds)
+            return lambda: (logits, seconds)
         with torch.cuda.device(self.device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
@@ -185,12 +201,22 @@ class Predictor:
 
         def wait() -> tuple[Tensor, float]:
             end.synchronize()
-            return answer, start.elapsed_time(end) / 1000
+            return self._sound(answer, pixels), start.elapsed_time(end) / 1000
 
         return wait
 
+    def _sound(self, logits: Tensor, pixels: Tensor) -> Tensor:
+        """The same logits, or those of fp32 where fp16, which nobody asked for, has overflowed."""
+        if self._given is None or logits.isfinite().all():
+            return logits
+        if self.dtype == torch.float16:
+            log.warning("this network's numbers are too large for fp16: it runs in fp32 now")
+            self.dtype = torch.float32
+            self._network = self.model = _ready(self._given, self.device, self.dtype)
+        return self._in_parts(pixels).cpu()
+
     def _in_parts(self, pixels: Tensor) -> Tensor:
-        """Probabilities on the device. Where its memory is too small for all at once, half as many
+        """Logits on the device. Where its memory is too small for all at once, half as many
         at a time, from then on."""
         if not len(pixels):
             return torch.empty(0, self.config.num_classes)
@@ -215,7 +241,7 @@ class Predictor:
         logits = self._network(x).float()
         if self.flip:
             logits = (logits + self._network(x.flip(3)).float()) / 2
-        return torch.softmax(logits / self.config.temperature, dim=1)
+        return logits
 
     def prepare(self, images: Sequence[Picture]) -> Tensor:
         """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
@@ -228,7 +254,7 @@ class Predictor:
         page, command line and library give the same numbers."""
         return read_image(source, min_side=needed_side(self.config.pretrained_cfg))
 
-    def top(self, probs: Tensor, top_k: int = 5) -> list[Prediction]:
+    def top(self, probs: Tensor, top_k: int = PredictOptions.top_k) -> list[Prediction]:
         """Probabilities (N, num_classes) → the k best of each row."""
         values, indices = probs.topk(check_top_k(top_k, self.config.num_classes), dim=1)
         names = self.config.label_names
@@ -236,12 +262,6 @@ class Predictor:
             Prediction(tuple(names[i] for i in row), tuple(best), tuple(row))
             for best, row in zip(values.tolist(), indices.tolist(), strict=True)
         ]
-
-    def _batches(self, images: Iterable[Picture], top_k: int) -> Iterator[list[Prediction]]:
-        check_top_k(top_k, self.config.num_classes)
-        waiting = iter(images)
-        while batch := list(islice(waiting, self.batch_size)):
-            yield self.top(self.measured(self.prepare(batch)), top_k)
 
     def _run_info(self, milliseconds: float) -> RunInfo:
         return RunInfo(
@@ -255,9 +275,7 @@ class Predictor:
 
 def check_top_k(top_k: int, num_classes: int) -> int:
     """`top_k`, at most the class count. Under 1 is a `ValueError`."""
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise UserError("inference.top_k", value=top_k)
-    return min(top_k, num_classes)
+    return min(PredictOptions(top_k=top_k).top_k, num_classes)
 
 
 def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
@@ -277,6 +295,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def check_trained(config: ModelConfig, spec: str) -> None:
-    """A `ValueError` where the network is untrained: what it answers would be a guess."""
+    """A `UserError` where the network is untrained: what it answers would be a guess."""
     if config.num_classes and not config.trained:
         raise UserError("inference.untrained", name=spec)

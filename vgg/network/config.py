@@ -15,7 +15,8 @@ from vgg.network.heads import HEADS, HIDDEN, POOLED, Head
 
 CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AUTO = "auto"  # the program chooses
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 
 # The depths that there are: convolutions in each of the five stages; a 2x2 max-pool ends each
 # stage (Simonyan and Zisserman 2014, table 1: configurations A, B, D and E). Depth = convolutions

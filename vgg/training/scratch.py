@@ -298,8 +298,8 @@ def _finished(
     chunks = []
     for rows in held_out.rows.split(predictor.batch_size):
         with run.lock:
-            chunks.append(predictor.probabilities(held_out.pixels[rows.to(held_out.pixels.device)]))
-    logits = torch.cat(chunks).double().clamp_min(1e-30).log().numpy()
+            chunks.append(predictor.logits(held_out.pixels[rows.to(held_out.pixels.device)]))
+    logits = torch.cat(chunks).numpy()
     targets = index.labels[parts.held_out]
     temperature = fit_temperature(logits, targets)
     network.config = replace(network.config, extra={**both, "temperature": temperature})

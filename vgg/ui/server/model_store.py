@@ -25,7 +25,6 @@ from vgg.checkpoints.loading import (
 from vgg.downloads import cached_weights
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
 from vgg.ui.server.device_queue import FairLock
-from vgg.ui.server.together import Together
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -108,15 +107,11 @@ class ModelStore:
     visitor: Callable[[], str | None] = lambda: None
     # Models that strangers trained or brought on a public page, by names that can't be guessed.
     private: dict[str, PrivateModel] = field(default_factory=dict)
-    _together: Together = field(init=False)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     # name -> (when its weights were written, the predictor); the longest unused stands first
     _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
     _warming: threading.Thread | None = None
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self._together = Together(self.device_lock)
 
     def own_models(self) -> list[str]:
         """Names of the trained models, newest first."""
@@ -272,7 +267,8 @@ class ModelStore:
         self, predictor: "Predictor", image: "Image.Image", top_k: int
     ) -> "tuple[Prediction, RunInfo | None]":
         """The answer for one picture, and what it took, when the device is free."""
-        return self._together.predict(predictor, image, top_k)
+        with self.device_lock:
+            return predictor.predict([image], top_k)[0], predictor.last_run
 
     def training_lock(self) -> AbstractContextManager[Any]:
         """What a training holds while a batch is on the device.
