@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, unquote
 
 CHUNK = 64 * 1024  # bytes
@@ -116,6 +116,7 @@ class FakeHub:
         self.tokens = dict(tokens or {})
         self.requests: list[Request] = []
         self.faults = Faults()
+        self.serves_ranges = True
         self.lock = threading.RLock()  # held while a tree is read or changed
         self.closing = threading.Event()
         self.uploads: dict[str, tuple[str, int]] = {}  # ticket of an LFS upload -> sha256, size
@@ -259,6 +260,13 @@ def is_ignored(path: str, gitignore: str) -> bool:
         if ignored:
             return True
     return False
+
+
+def pieces_of(file: BinaryIO, length: int) -> Iterator[bytes]:
+    """The next `length` bytes of a file, in pieces."""
+    while length > 0 and (piece := file.read(min(CHUNK, length))):
+        length -= len(piece)
+        yield piece
 
 
 def front_matter(text: str) -> dict[str, str]:
@@ -488,15 +496,18 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusalError(404, "EntryNotFound", "Entry not found", X_Repo_Commit=sha)
         size, start, status = entry["size"], 0, 200
         headers = {"X-Repo-Commit": sha, "ETag": f'"{entry.get("lfs", entry)["oid"]}"'}
-        if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+        stop = size
+        asked = self.headers.get("Range", "") if self.hub.serves_ranges else ""
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", asked):
             start, status = int(wanted[1]), 206
+            stop = min(int(wanted[2] or size) + 1, size)
             if start >= size:
                 raise _RefusalError(416, "", "Out of range", Content_Range=f"bytes */{size}")
-            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        headers |= {"Content-Length": str(size - start), "Accept-Ranges": "bytes"}
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        headers |= {"Content-Length": str(stop - start), "Accept-Ranges": "bytes"}
         with (repo.folder / path).open("rb") as file:
             file.seek(start)
-            self.send(status, headers, iter(lambda: file.read(CHUNK), b""))
+            self.send(status, headers, pieces_of(file, stop - start))
 
     def info(self, kind: str, owner: str, name: str, revision: str) -> None:
         repo = self.find(kind, owner, name, revision or "main")

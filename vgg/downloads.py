@@ -1,7 +1,11 @@
 """Weights from the Hugging Face Hub: its cache first, else fetched, with progress, plainly told."""
 
+import os
 import queue
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +14,8 @@ from typing import Any
 from vgg.network.config import IMAGENET_NAMES
 
 HUB_PREFIX = "hf-hub:"
+XET_FROM_BYTES = 100 * 1024**2  # a process of its own takes a second to start
+POLL_SECONDS = 0.2
 REACH_SECONDS = 3.0  # a Hub that has not answered by then counts as unreachable
 
 # Called with (bytes so far, bytes in all) while a file comes; raising ends the download.
@@ -48,9 +54,19 @@ def download(
     `HF_HOME` and `HF_HUB_OFFLINE`. A `HubUnavailableError` comes within 5 seconds where the Hub
     can't be reached and says the ways on.
     """
+    wanted = name or repository
+    repo_id, revision = split_repository(repository)
+    if found := cached_weights(repository):
+        return found
+    _reach_hub(repo_id, wanted)
+    with _hub_errors(wanted):
+        return _fetch(repo_id, revision, on_progress)
+
+
+def split_repository(repository: str) -> tuple[str, str | None]:
+    """`owner/name@revision` → ("owner/name", "revision"); None where none is named."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    wanted = name or repository
     repo_id, _, revision = repository.partition("@")
     try:
         if repo_id.count("/") != 1:
@@ -60,26 +76,152 @@ def download(
         raise ValueError(
             f"{HUB_PREFIX}{repository} names no repository; write {HUB_PREFIX}owner/name"
         ) from error
-    if found := cached_weights(repository):
-        return found
-    _reach_hub(repo_id, wanted)
-    with _hub_errors(wanted):
-        return _fetch(repo_id, revision or None, on_progress)
+    return repo_id, revision or None
+
+
+def small_file(repository: str, file: str) -> Path:
+    """A small file of a Hub repository `owner/name[@revision]`, such as its `config.json`: from the
+    cache, else fetched whole."""
+    from huggingface_hub import hf_hub_download
+
+    repo_id, revision = split_repository(repository)
+    with _hub_errors(repository):
+        return Path(hf_hub_download(repo_id, file, revision=revision))
+
+
+class RangesNotServedError(Exception):
+    """The server gives whole files only."""
+
+
+class RemoteFile:
+    """A file on the Hub of which parts can be read, by range requests (RFC 9110, section 14).
+
+    `size` in bytes; `version` changes with the file's content and can name a folder.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str], size: int, version: str) -> None:
+        self.url, self.headers, self.size, self.version = url, headers, size, version
+
+    @classmethod
+    @contextmanager
+    def open(cls, repository: str, file: str, *, wanted: str) -> "Iterator[RemoteFile]":
+        """Within the block the Hub's errors become a `HubUnavailableError` on what is `wanted`."""
+        from urllib.parse import urlsplit
+
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        repo_id, revision = split_repository(repository)
+        _reach_hub(repo_id, wanted)
+        with _hub_errors(wanted):
+            url = hf_hub_url(repo_id, file, revision=revision)
+            facts = get_hf_file_metadata(url)
+            headers = dict(build_hf_headers())
+            if urlsplit(facts.location).netloc != urlsplit(url).netloc:
+                headers.pop("authorization", None)  # it is for the Hub, not for its storage
+            version = "".join(c for c in facts.etag or facts.commit_hash or "" if c.isalnum())
+            yield cls(facts.location, headers, facts.size or 0, version[:64] or "unknown")
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to `stop`. `RangesNotServedError` where all would come."""
+        return b"".join(self.stream(start, stop))
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """The same in pieces, as they come."""
+        from huggingface_hub.utils import get_session, hf_raise_for_status
+
+        wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", self.url, headers=self.headers | wanted) as response:
+            if response.status_code == 200:
+                raise RangesNotServedError
+            hf_raise_for_status(response)
+            left = stop - start
+            for chunk in response.iter_bytes(64 * 1024):
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise OSError(f"{abs(left)} bytes are {'missing' if left > 0 else 'too many'}")
 
 
 def _fetch(repo_id: str, revision: str | None, on_progress: DownloadProgress | None) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    # Xet, the Hub's own way of transfer, reports from a thread of its own and goes on when
-    # `on_progress` raises: nobody could stop a download.
+    hf_hub_download(repo_id, "config.json", revision=revision)
+    if found := _fetch_by_xet(repo_id, revision, on_progress):
+        return found
+    # In this process Xet would go on when `on_progress` raises: nobody could stop a download.
     constants.HF_HUB_DISABLE_XET = True
     bar: dict[str, Any] = {"tqdm_class": _progress_class(on_progress)} if on_progress else {}
-    hf_hub_download(repo_id, "config.json", revision=revision)
     try:
         return Path(hf_hub_download(repo_id, "model.safetensors", revision=revision, **bar))
     except RemoteEntryNotFoundError:
         return Path(hf_hub_download(repo_id, "pytorch_model.bin", revision=revision, **bar))
+
+
+def _fetch_by_xet(
+    repo_id: str, revision: str | None, on_progress: DownloadProgress | None
+) -> Path | None:
+    """The file of weights by Xet, the Hub's own way of transfer in many parts at once, where the
+    file is large and stored so; None where not, or where it did not work.
+
+    Xet reports from a thread of its own and can't be stopped, so it works in a child process.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import is_xet_available
+
+    if constants.HF_HUB_DISABLE_XET or not is_xet_available():
+        return None
+    try:
+        facts = get_hf_file_metadata(hf_hub_url(repo_id, "model.safetensors", revision=revision))
+    except Exception:  # the plain way says what is wrong
+        return None
+    if facts.xet_file_data is None or (facts.size or 0) < XET_FROM_BYTES:
+        return None
+    return fetch_apart(repo_id, revision, facts.size or 0, on_progress)
+
+
+def fetch_apart(
+    repo_id: str, revision: str | None, size: int, on_progress: DownloadProgress | None
+) -> Path | None:
+    """`model.safetensors` of a repository, fetched into the Hub's cache by a child process, which
+    ends at once where `on_progress` raises. None where the child did not succeed."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    code = (
+        "import sys; from huggingface_hub import hf_hub_download; "
+        "hf_hub_download(sys.argv[1], 'model.safetensors', revision=sys.argv[2] or None)"
+    )
+    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, repo_id, revision or ""],
+        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while child.poll() is None:
+            if on_progress:
+                on_progress(min(_bytes_on_disk(blobs / "blobs"), size), size)
+            time.sleep(POLL_SECONDS)
+    finally:
+        child.kill()
+        child.wait()
+    return cached_weights(f"{repo_id}@{revision}" if revision else repo_id)
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """What the unfinished files of a folder take; they may have holes."""
+    total = 0
+    for file in folder.glob("*.incomplete"):
+        try:
+            facts = file.stat()
+        except OSError:  # it has just been finished
+            continue
+        total += min(facts.st_size, 512 * getattr(facts, "st_blocks", facts.st_size))
+    return total
 
 
 def _progress_class(on_progress: DownloadProgress) -> type:

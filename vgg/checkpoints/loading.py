@@ -101,6 +101,37 @@ def load_model(
         raise UserError("checkpoints.file", name=path.name, why=error) from error
 
 
+def load_trunk(
+    spec: str | Path,
+    *,
+    weights_dir: Path | None = None,
+    on_progress: DownloadProgress | None = None,
+) -> "VGG":
+    """The model that `spec` names, to train a new last layer on. Of one that has to come from the
+    Hub only the convolutions come, 59 of 553 MB, where its server gives parts of files; such a
+    model has no classifier (`num_classes` 0). Else as `load_model`."""
+    from vgg.checkpoints.trunk_download import cached_trunk, download_trunk
+
+    name = str(spec)
+    repository = _repository_of(name, weights_dir)
+    if repository is not None and not cached_weights(repository):
+        trunk = cached_trunk(repository) or download_trunk(
+            repository, on_progress=on_progress, name=name
+        )
+        if trunk:
+            spec = trunk
+    return load_model(spec, weights_dir=weights_dir, on_progress=on_progress)
+
+
+def _repository_of(name: str, weights_dir: Path | None) -> str | None:
+    """The Hub repository that `name` would be fetched from; None where it is here already."""
+    if name.startswith(HUB_PREFIX):
+        return name.removeprefix(HUB_PREFIX)
+    if name in IMAGENET_NAMES and not local_weights(name, weights_dir=weights_dir):
+        return imagenet_repository(name)
+    return None
+
+
 def find_weights(
     spec: str | Path,
     *,

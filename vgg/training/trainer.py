@@ -11,7 +11,7 @@ from typing import Any
 
 from vgg import distributed
 from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
-from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model
+from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model, load_trunk
 from vgg.data.split import FolderIndex, Sample, Skipped, open_zip, scan_folder
 from vgg.downloads import HubUnavailableError
 from vgg.errors import UserError
@@ -226,7 +226,9 @@ def _load(run: Run, spec: str, weights_dir: Path | None) -> VGG:
         run.check_stop()
         run.progress("download", done, total)
 
-    model = load_model(spec, weights_dir=weights_dir, on_progress=on_progress)
+    # The head fc goes on from the fully connected layers, so it needs the whole file.
+    load = load_model if run.options.head == "fc" else load_trunk
+    model = load(spec, weights_dir=weights_dir, on_progress=on_progress)
     if downloading:
         run.pause(time.monotonic() - began)
     return model
