@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,8 @@ def _fetch_by_xet(
     Xet reports from a thread of its own and can't be stopped, so it works in a child process.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import is_xet_available
 
-    if constants.HF_HUB_DISABLE_XET or not is_xet_available():
+    if constants.HF_HUB_DISABLE_XET or find_spec("hf_xet") is None:
         return None
     try:
         facts = get_hf_file_metadata(hf_hub_url(repo_id, "model.safetensors", revision=revision))
