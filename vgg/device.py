@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vgg import distributed
+from vgg.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("cuda", "mps", "xpu", "cpu")  # in the order of preference
@@ -29,12 +30,12 @@ def choose_device(name: str = "auto") -> torch.device:
         name = f"cuda:{distributed.local_rank()}"
     kind, _, number = name.partition(":")
     if kind not in KINDS or not re.fullmatch("[a-z]+(:[0-9]{1,3})?", name):
-        raise ValueError(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N, mps or xpu")
+        raise UserError("device.device", value=name)
     there = [kind for kind in KINDS if _has(kind)]
     if kind not in there:
-        raise ValueError(f"this machine has no {kind} device; it has {', '.join(there)}")
+        raise UserError("device.kind", kind=kind, there=there)
     if number and int(number) >= _count(kind):
-        raise ValueError(f"this machine has {_count(kind)} {kind} device(s); {name} is not one")
+        raise UserError("device.number", count=_count(kind), kind=kind, name=name)
     if torch.get_num_threads() > cpu_cores():
         torch.set_num_threads(cpu_cores())
     return torch.device(name)
@@ -45,7 +46,7 @@ def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
     natively, fp16 on other GPUs, else fp32."""
     if name != "auto":
         if name not in DTYPES:
-            raise ValueError(f"unknown precision {name!r}; choose auto, {', '.join(DTYPES)}")
+            raise UserError("device.precision", value=name, choices=("auto", *DTYPES))
         return DTYPES[name]
     if device.type == "cpu":
         return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32

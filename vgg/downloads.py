@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES
 
 HUB_PREFIX = "hf-hub:"
@@ -23,7 +24,7 @@ REACH_SECONDS = 3.0  # a Hub that has not answered by then counts as unreachable
 DownloadProgress = Callable[[int, int], None]
 
 
-class HubUnavailableError(ValueError):
+class HubUnavailableError(UserError):
     """The weights are not on this machine and the Hub does not give them."""
 
 
@@ -74,9 +75,7 @@ def split_repository(repository: str) -> tuple[str, str | None]:
             raise HFValidationError("owner/name is expected")
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(
-            f"{HUB_PREFIX}{repository} names no repository; write {HUB_PREFIX}owner/name"
-        ) from error
+        raise UserError("downloads.repository", name=repository) from error
     return repo_id, revision or None
 
 
@@ -249,7 +248,7 @@ def _reach_hub(repo_id: str, wanted: str) -> None:
         raise _unavailable(wanted, why)
 
 
-def why_unreachable(page: str, *, token: bool = True) -> str | None:
+def why_unreachable(page: str, *, token: bool = True) -> UserError | None:
     """Ask the Hub for a sign of life at one of its pages; None where it gives one. `token`: the one
     of this machine may go along.
 
@@ -259,7 +258,7 @@ def why_unreachable(page: str, *, token: bool = True) -> str | None:
     from huggingface_hub.utils import build_hf_headers, get_session
 
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
+        return UserError("downloads.offline")
 
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
@@ -276,11 +275,11 @@ def why_unreachable(page: str, *, token: bool = True) -> str | None:
     try:
         status = answers.get(timeout=REACH_SECONDS + 0.5)
     except queue.Empty:
-        return f"{constants.ENDPOINT} does not answer"
+        return UserError("downloads.silent", hub=constants.ENDPOINT)
     if isinstance(status, Exception):
-        return f"{constants.ENDPOINT} can't be reached"
+        return UserError("downloads.unreachable", hub=constants.ENDPOINT)
     if status >= 500:
-        return f"{constants.ENDPOINT} answers with an error ({status})"
+        return UserError("downloads.hub_error", hub=constants.ENDPOINT, status=status)
     return None
 
 
@@ -292,26 +291,18 @@ def _hub_errors(wanted: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise HubUnavailableError(
-            f"{wanted} is gated on the Hub: accept its terms there, then set HF_TOKEN"
-        ) from error
+        raise HubUnavailableError("downloads.gated", name=wanted) from error
     except errors.RepositoryNotFoundError as error:
-        raise HubUnavailableError(
-            f"the Hub has no repository for {wanted}, or it is private: check the name, "
-            "or set HF_TOKEN"
-        ) from error
+        raise HubUnavailableError("downloads.no_repository", name=wanted) from error
     except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise HubUnavailableError(
-            f"the Hub's repository for {wanted} has no model.safetensors and config.json"
-        ) from error
+        raise HubUnavailableError("downloads.no_weights", name=wanted) from error
     except (errors.HfHubHTTPError, OSError) as error:
         why = error.strerror or type(error).__name__  # such as "No space left on device"
-        raise _unavailable(wanted, f"the download broke off ({why})") from error
+        raise _unavailable(wanted, UserError("downloads.broke_off", why=why)) from error
     except Exception as error:
         if is_broken_connection(error):
-            raise _unavailable(
-                wanted, f"the download broke off ({type(error).__name__})"
-            ) from error
+            broken = UserError("downloads.broke_off", why=type(error).__name__)
+            raise _unavailable(wanted, broken) from error
         raise
 
 
@@ -320,10 +311,6 @@ def is_broken_connection(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def _unavailable(wanted: str, why: str) -> HubUnavailableError:
-    return HubUnavailableError(
-        f"the weights of {wanted} are not on this machine and {why}. Three ways on: train now, "
-        f"from scratch (mode scratch); put a file into weights/, such as "
-        f"weights/{wanted.rpartition('/')[2]}.safetensors; or set HF_TOKEN, or HF_ENDPOINT to a "
-        "Hub that this machine reaches"
-    )
+def _unavailable(wanted: str, why: UserError) -> HubUnavailableError:
+    file = f"{wanted.rpartition('/')[2]}.safetensors"
+    return HubUnavailableError("downloads.unavailable", name=wanted, why=why, file=file)

@@ -19,6 +19,7 @@ from vgg.checkpoints.file_names import CARD_FILE, COPIES_FOLDER, METRICS_FILE
 from vgg.checkpoints.loading import find_weights, load_model
 from vgg.data.images import IMAGE_SUFFIXES
 from vgg.data.shapes import SHAPES, draw_shape
+from vgg.errors import UserError
 from vgg.export.model_card import model_card, open_metrics
 from vgg.export.verification import ONNX_FILE, PREDICT_FILE, TOLERANCE, check_bundle
 
@@ -117,7 +118,7 @@ def check_packages() -> None:
     """`ValueError` where a package that export needs is not installed."""
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"export needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise UserError("export.packages", names=missing, install=" ".join(missing))
 
 
 def zip_beside(out: Path) -> Path:
@@ -190,14 +191,12 @@ def _both_or_nothing(out: Path) -> Iterator[tuple[Path, Path]]:
     packed = zip_beside(out)
     for path in (out, packed):
         if path.exists() and not (path == out and path.is_dir() and not any(path.iterdir())):
-            raise ValueError(f"{path.name!r} is there already; name a new folder")
+            raise UserError("export.taken", name=path.name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
     except OSError as error:
-        raise ValueError(
-            f"can't write to {out.name!r} ({error.strerror}); name another folder"
-        ) from error
+        raise UserError("export.no_place", name=out.name, why=error.strerror) from error
     try:
         folder, zipped = scratch / "bundle", scratch / "bundle.zip"
         folder.mkdir()
@@ -211,7 +210,7 @@ def _both_or_nothing(out: Path) -> Iterator[tuple[Path, Path]]:
             packed.unlink()
             raise
     except OSError as error:
-        raise ValueError(f"can't write {out.name!r} ({error.strerror})") from error
+        raise UserError("export.disk", name=out.name, why=error.strerror) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vgg.checkpoints.file_names import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
 from vgg.checkpoints.loading import find_weights, name_classes
 from vgg.downloads import is_broken_connection, why_unreachable
+from vgg.errors import UserError
 from vgg.export.model_card import fits_timm, model_card
 from vgg.network.config import ModelConfig, dump_config, is_architecture
 
@@ -126,15 +127,13 @@ def check_name(to: str) -> None:
             raise HFValidationError("owner/name is expected")
         validate_repo_id(to)
     except HFValidationError as error:
-        raise ValueError(
-            f"{to!r} names no repository; write OWNER/NAME, with letters, digits, '-', '_' and '.'"
-        ) from error
+        raise UserError("export.repository", name=to) from error
 
 
 def check_token(token: str | None) -> None:
     """The caller's own token, or nothing is done: another's would act in another's name."""
     if not token or not token.strip():
-        raise ValueError(f"a token of yours that may write is needed; make one at {TOKENS_PAGE}")
+        raise UserError("export.token", page=TOKENS_PAGE)
 
 
 def sign_in(token: str | None) -> "HfApi":
@@ -145,11 +144,11 @@ def sign_in(token: str | None) -> "HfApi":
     constants.HF_HUB_DISABLE_XET = True
     check_token(token)
     if why := why_unreachable("api/whoami-v2", token=False):
-        raise ValueError(f"nothing was sent: {why}")
+        raise UserError("export.not_sent", why=why)
     api = HfApi(token=(token or "").strip(), endpoint=constants.ENDPOINT)
     access = api.whoami().get("auth", {}).get("accessToken", {})
     if access.get("role") == "read":
-        raise ValueError(f"this token may only read; make one that may write at {TOKENS_PAGE}")
+        raise UserError("export.reading_token", page=TOKENS_PAGE)
     return api
 
 
@@ -172,11 +171,9 @@ def check_free(
     there = {sibling.rfilename for sibling in getattr(info, "siblings", None) or ()}
     there -= {FROM_THE_HUB}
     if there and not is_ours(api, to, there):
-        raise ValueError(f"{to} is taken: it holds something else; choose another name")
+        raise UserError("export.other_repository", name=to)
     if private and not info.private:
-        raise ValueError(
-            f"{to} is there already and public: choose another name, or make it private on the Hub"
-        )
+        raise UserError("export.public", name=to)
     return False
 
 
@@ -218,36 +215,31 @@ def hub_errors(to: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
-        raise ValueError(_refusal(to, error)) from error
+        raise _refusal(to, error) from error
     except OSError as error:
-        raise ValueError(_broken(to)) from error
+        raise _broken(to) from error
     except Exception as error:
         # The client wraps some of them in an error of its own.
         if any(is_broken_connection(e) for e in (error, error.__cause__) if e):
-            raise ValueError(_broken(to)) from error
+            raise _broken(to) from error
         raise
 
 
-def _broken(to: str) -> str:
-    return (
-        f"the connection to the Hub broke off, and nothing of this can be seen at {to}; try again"
-    )
+def _broken(to: str) -> UserError:
+    return UserError("export.broke_off", name=to)
 
 
-def _refusal(to: str, error: Any) -> str:
+def _refusal(to: str, error: Any) -> UserError:
     status = error.response.status_code if error.response is not None else 0
     said = " ".join(str(error.server_message or "").split())[:200]
     if status == 401:
-        return f"the Hub does not know this token; copy it anew from {TOKENS_PAGE}"
+        return UserError("export.unknown_token", page=TOKENS_PAGE)
     if status in (403, 404):
-        return (
-            f"this token may not write to {to}: choose a name under your own account, or give a "
-            f"token that may write there ({TOKENS_PAGE})"
-        )
+        return UserError("export.not_allowed", name=to, page=TOKENS_PAGE)
     if status == 402:
-        return f"the Hub asks for a paid plan here: {said}"
+        return UserError("export.paid", said=said)
     if status == 429:
-        return "the Hub has had too many requests; try again in a few minutes"
+        return UserError("export.too_many")
     if status >= 500:
-        return f"the Hub answers with an error ({status}), and nothing was published; try again"
-    return f"the Hub refuses {to} ({status}: {said})"
+        return UserError("export.hub_error", status=status)
+    return UserError("export.refused", name=to, status=status, said=said)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vgg.data.transforms import LONG_STRIP, needed_side
+from vgg.errors import UserError
 from vgg.export.onnx_nodes import Nodes
 from vgg.export.onnx_resize import nearest, resized
 from vgg.network.config import ModelConfig, Preprocessing
@@ -69,19 +70,11 @@ def build_onnx(model: VGG) -> "onnx.ModelProto":
 def check_exportable(config: ModelConfig) -> None:
     """`ValueError` for a model that has nothing to answer, or is too large for one file."""
     if config.num_classes == 0:
-        raise ValueError(
-            "this model is a trunk without a classifier, so there are no answers to export: "
-            "train it on a folder first"
-        )
+        raise UserError("export.trunk")
     if not config.trained:
-        raise ValueError(
-            "this model has not been trained, so an export would give guesses: train it first"
-        )
+        raise UserError("export.untrained")
     if (size := 4 * count_parameters(config)) > MAX_BYTES:
-        raise ValueError(
-            f"this model has {size / 1e9:.1f} GB of weights, and one ONNX file holds 2 GB; "
-            "choose a smaller width, or the head gap or stages"
-        )
+        raise UserError("export.large", gigabytes=size / 1e9)
 
 
 def _notes(config: ModelConfig) -> dict[str, str]:

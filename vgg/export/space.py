@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg.checkpoints.loading import PROJECT, STARTER, find_config, find_weights
 from vgg.downloads import HUB_PREFIX
+from vgg.errors import UserError
 from vgg.export.hub import (
     check_free,
     check_name,
@@ -121,7 +122,7 @@ def check_hardware(hardware: str | None) -> None:
 
     known = [kind.value for kind in SpaceHardware]
     if hardware is not None and hardware not in known:
-        raise ValueError(f"the Hub has no hardware {hardware!r}; choose {', '.join(known)}")
+        raise UserError("export.hardware", value=hardware, choices=known)
 
 
 def _model_files(
@@ -135,7 +136,7 @@ def _model_files(
         return spec, {}
     config = find_config(spec, weights_dir=weights_dir)
     if not config.trained:
-        raise ValueError(f"{spec} has not been trained, so visitors would get guesses")
+        raise UserError("export.untrained_space", name=spec)
     path = find_weights(spec, weights_dir=weights_dir).resolve()
     name = re.sub(r"[^\w.-]+", "-", path.stem if path.is_file() else path.name).strip("-.")
     if not name or name == STARTER or name in IMAGENET_NAMES:
@@ -143,10 +144,7 @@ def _model_files(
     written = {file.name: file for file in write_model(path, scratch, name=spec).iterdir()}
     size = sum(map(_size, written.values()))
     if size > MAX_MODEL_BYTES:
-        raise ValueError(
-            f"{name} takes {size / 1e6:.0f} MB, too much to lie in a Space: push it to the Hub "
-            f"(python -m vgg push), then deploy with --model {HUB_PREFIX}OWNER/NAME"
-        )
+        raise UserError("export.large_space", name=name, megabytes=size / 1e6, prefix=HUB_PREFIX)
     return name, {f"weights/{name}/{file}": source for file, source in written.items()}
 
 

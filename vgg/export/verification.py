@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vgg.errors import UserError
 from vgg.network.config import STAGES, ModelConfig, head_of
 
 if TYPE_CHECKING:
@@ -52,18 +53,23 @@ def compare(answers: dict[str, Any], predictor: "Predictor", pictures: Sequence[
     for file, found in answers.items():
         if found["class_names"] != names:
             some = ", ".join(map(repr, found["class_names"][:4]))
-            raise ValueError(f"{file} has other classes, or in another order: {some} …")
+            raise UserError("export.other_classes", file=file, names=some)
         probs = np.asarray(found["probs"], np.float32)
         difference = np.abs(probs - wanted).max(axis=1)  # (N,)
         changed = probs.argmax(axis=1) != wanted.argmax(axis=1)
         # Written so that a probability that is no number (NaN) fails.
         if changed.any() or not (difference <= TOLERANCE).all():
             worst = int(np.argmax(np.nan_to_num(difference, nan=1.0) + changed))
-            raise ValueError(
-                f"{file} does not answer as the app does: on {changed.sum()} of {len(pictures)} "
-                f"pictures the best class is another, and a probability is off by up to "
-                f"{difference.max():.4f} (at most {TOLERANCE:g} may be); for {pictures[worst].name}"
-                f" it says {_best(names, probs[worst])}, the app {_best(names, wanted[worst])}"
+            raise UserError(
+                "export.other_answers",
+                file=file,
+                changed=int(changed.sum()),
+                count=len(pictures),
+                difference=float(difference.max()),
+                most=TOLERANCE,
+                picture=pictures[worst].name,
+                theirs=_best(names, probs[worst]),
+                ours=_best(names, wanted[worst]),
             )
         largest = max(largest, float(difference.max()))
     return Proof(len(pictures), largest)
@@ -124,14 +130,14 @@ def _asked(folder: Path, config: ModelConfig, pictures: Sequence[Path]) -> dict[
     )
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
-        raise ValueError(f"the exported files can't be loaded in a fresh process: {reason}")
+        raise UserError("export.not_loaded", why=reason)
     answers: dict[str, Any] = json.loads(ran.stdout)
     return answers
 
 
-def _best(names: Sequence[str], probs: np.ndarray) -> str:
+def _best(names: Sequence[str], probs: np.ndarray) -> UserError:
     best = int(np.nan_to_num(probs).argmax())
-    return f"{names[best]} {100 * probs[best]:.2f} %"
+    return UserError("export.answer", name=names[best], percent=100 * float(probs[best]))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class TrainOptions:
         if self.mode not in MODES:
             raise UserError("training.mode", value=self.mode, choices=MODES)
         if self.precision not in PRECISIONS:
-            raise UserError("training.precision", value=self.precision, choices=PRECISIONS)
+            raise UserError("device.precision", value=self.precision, choices=PRECISIONS)
         check_network(self.depth or 16, 2, self.head or "gap", self.width or 1.0)
         if self.width is not None and self.width == 0:
             raise UserError("training.width")
