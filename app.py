@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             choose_device(options.device)
         from vgg.ui.app import build, launch_options
-        from vgg.ui.server.model_store import Settings
+        from vgg.ui.server.settings import Settings
 
         settings = Settings(
             model=options.model,

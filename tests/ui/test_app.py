@@ -28,17 +28,14 @@ from vgg.network.config import IMAGENET_NAMES, STAGES
 from vgg.network.summary import count_parameters
 from vgg.ui import sidebar
 from vgg.ui.app import device_line, launch_options
+from vgg.ui.server.choice import IMAGENET, NEW, Choice, choice_from_inputs, imagenet_choice
+from vgg.ui.server.model_downloads import Downloads
 from vgg.ui.server.model_store import (
-    IMAGENET,
     KEPT_MODELS,
-    NEW,
-    Choice,
     ModelStore,
-    Settings,
-    choice_from_inputs,
-    imagenet_choice,
 )
-from vgg.ui.tabs import predict, predict_answers, predict_input
+from vgg.ui.server.settings import Settings
+from vgg.ui.tabs import predict_answers, predict_input
 
 # The design, section 2. All other events are private.
 ENDPOINTS = {"/predict", "/explain", "/train", "/job", "/stop", "/models", "/evaluate"}
@@ -176,7 +173,7 @@ def test_a_model_of_some_folder_is_named_without_its_path(
 def test_the_first_page_is_there_before_torch(tmp_path: Path) -> None:
     code = (
         "import sys, app; from vgg.ui.app import build; "
-        "from vgg.ui.server.model_store import Settings; "
+        "from vgg.ui.server.settings import Settings; "
         "build(Settings()); print('torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -456,7 +453,9 @@ def test_facts_say_an_accuracy_only_with_its_count(store: ModelStore) -> None:
 
 def test_markup_in_class_names_is_shown_and_not_run(store: ModelStore, shapes: Path) -> None:
     inputs = ("pets", 13, False, 3, 0.0625, "gap")
-    text, *_ = predict.predict_pictures(store, [(str(shapes / "star.png"), None)], 3, *inputs)
+    text, *_ = predict_answers.predict_pictures(
+        store, [(str(shapes / "star.png"), None)], 3, *inputs
+    )
     facts = sidebar.facts(store.config(store.choice_of("pets")))
     for html in (text, facts, predict_answers.empty_state(store, *inputs)):
         assert "<b>" not in html
@@ -494,19 +493,19 @@ def test_a_network_that_can_not_be_is_said_in_its_place_and_the_page_goes_on(
 ) -> None:
     assert "class='problem'" in after(store, sidebar.on_part, *inputs)["facts"]
     assert "untrained" in predict_answers.obstacle(store, *inputs)
-    downloads = sidebar.Downloads(store)
+    downloads = Downloads(store)
     assert [text for text, _ in sidebar.fetch(store, downloads, *inputs)] == [""]
 
 
 def test_a_model_that_has_gone_is_said(store: ModelStore) -> None:
     for event in (sidebar.on_model, sidebar.on_part):
-        with pytest.raises(gr.Error, match="no model 'gone'"):
+        with pytest.raises(gr.Error, match="No model 'gone'"):
             event(store, "gone", *STARTER_INPUTS[1:])
 
 
 def test_weights_that_can_not_be_fetched_are_said_with_the_ways_on(store: ModelStore) -> None:
     inputs = (IMAGENET, 16, False, 1000, 1.0, "fc")
-    told = [text for text, _ in sidebar.fetch(store, sidebar.Downloads(store), *inputs)]
+    told = [text for text, _ in sidebar.fetch(store, Downloads(store), *inputs)]
     assert "class='problem'" in told[-1]
     assert "Three ways on" in told[-1]
     assert "are not here" in predict_answers.obstacle(store, *inputs)
@@ -591,7 +590,7 @@ def pictures(*paths: Path) -> list[tuple[str, None]]:
 def test_one_picture_gives_bars_with_one_decimal_best_first_and_a_quiet_line(
     store: ModelStore, shapes: Path
 ) -> None:
-    text, table, download = predict.predict_pictures(
+    text, table, download = predict_answers.predict_pictures(
         store, pictures(shapes / "star.png"), 5, *STARTER_INPUTS
     )
     names = re.findall(r"<span class='name'>(.*?)</span>", text)
@@ -614,7 +613,9 @@ def test_several_pictures_give_a_table_and_a_csv_as_the_command_line_writes_it(
     bad = tmp_path / "a & b.png"
     bad.write_text("not a picture at all")
     asked = [shapes / "star.png", bad, shapes / "heart.png"]
-    text, table, download = predict.predict_pictures(store, pictures(*asked), 2, *STARTER_INPUTS)
+    text, table, download = predict_answers.predict_pictures(
+        store, pictures(*asked), 2, *STARTER_INPUTS
+    )
     assert "3 pictures" in text
     rows = updated(table)["value"]
     assert [row[0] for row in rows] == [1, 2, 3]
@@ -635,10 +636,10 @@ def test_several_pictures_give_a_table_and_a_csv_as_the_command_line_writes_it(
 def test_more_pictures_than_a_page_takes_are_said(
     store: ModelStore, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "MAX_PICTURES", 2)
+    monkeypatch.setattr(predict_answers, "MAX_PICTURES", 2)
     three = pictures(*[shapes / "star.png"] * 3)
     with pytest.warns(UserWarning, match="Only the first 2 of 3 pictures"):
-        _, table, _ = predict.predict_pictures(store, three, 5, *STARTER_INPUTS)
+        _, table, _ = predict_answers.predict_pictures(store, three, 5, *STARTER_INPUTS)
     assert len(updated(table)["value"]) == 2
 
 
@@ -655,8 +656,8 @@ def test_what_can_not_answer_shows_no_percentages(
 ) -> None:
     drawing = "data:image/png;base64,"
     for text in (
-        predict.predict_pictures(store, pictures(shapes / "star.png"), 5, *inputs)[0],
-        predict.predict_drawing(store, drawing, 5, *inputs),
+        predict_answers.predict_pictures(store, pictures(shapes / "star.png"), 5, *inputs)[0],
+        predict_answers.predict_drawing(store, drawing, 5, *inputs),
         predict_answers.empty_state(store, *inputs),
     ):
         assert said in text
@@ -679,7 +680,7 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
     assert copy.endswith(predict_input.SHOWN_BY_BROWSERS)
     with Image.open(copy) as opened:
         assert opened.tobytes() == expected
-    _, table, _ = predict.predict_pictures(store, copies, 5, *STARTER_INPUTS)
+    _, table, _ = predict_answers.predict_pictures(store, copies, 5, *STARTER_INPUTS)
     assert [row[2] for row in updated(table)["value"]] == ["heart.png", "star.tiff"]
 
 
@@ -695,13 +696,13 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
 )
 def test_a_drawing_that_is_none_is_refused(store: ModelStore, drawing: str) -> None:
     with pytest.raises(gr.Error, match=r"(?i)drawing can't be read|the picture is"):
-        predict.predict_drawing(store, drawing, 5, *STARTER_INPUTS)
+        predict_answers.predict_drawing(store, drawing, 5, *STARTER_INPUTS)
 
 
 def test_the_slider_ends_at_the_class_count_and_not_over_20(store: ModelStore) -> None:
-    assert predict.most_answers(store, *STARTER_INPUTS) == 8
-    assert predict.most_answers(store, IMAGENET, 16, True, 1000, 1.0, "fc") == 20
-    assert predict.most_answers(store, NEW, 16, True, 1, 1.0, "fc") == 2
+    assert predict_answers.most_answers(store, *STARTER_INPUTS) == 8
+    assert predict_answers.most_answers(store, IMAGENET, 16, True, 1000, 1.0, "fc") == 20
+    assert predict_answers.most_answers(store, NEW, 16, True, 1, 1.0, "fc") == 2
 
 
 def test_the_invitation_says_what_the_model_knows(store: ModelStore) -> None:

@@ -14,7 +14,8 @@ from vgg.data.shapes import draw_folder
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import FairLock
 from vgg.ui.server.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs
-from vgg.ui.server.model_store import ModelStore, Settings
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import train_progress
 
 QUICK = TrainOptions(

@@ -22,16 +22,18 @@ from vgg import VGG
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.loading import STARTER
 from vgg.ui import api
+from vgg.ui.server import picture_sets
+from vgg.ui.server.choice import NEW, Choice
 from vgg.ui.server.jobs import Jobs
-from vgg.ui.server.model_store import NEW, Choice, ModelStore, Settings
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 from vgg.ui.server.uploads import uploaded
 from vgg.ui.tabs import (
     evaluate_cell,
     model_actions,
     model_snippets,
-    models,
+    model_takeaway,
     predict_input,
-    train_pictures,
 )
 
 
@@ -57,7 +59,7 @@ def strangers(weights: Path) -> ModelStore:
     """A public page with one model of its server's, and one of a visitor, known by a key."""
     store = ModelStore(Settings(weights_dir=weights, public=True))
     birds = make_model(weights / ".visitors" / "key-of-ada" / "birds", "hen", "owl")
-    store.keep_private("key-of-ada", birds)
+    store.private.keep("key-of-ada", birds)
     return store
 
 
@@ -170,10 +172,10 @@ def test_a_model_is_its_owners_even_for_who_knows_its_name(weights: Path) -> Non
     store = ModelStore(Settings(weights_dir=weights, public=True), visitor=lambda: asking[0])
     jobs = Jobs(store)
     key = model_actions.bring_in(store, jobs, str(weights / "pets" / "model.safetensors"), "mine")
-    handle, hers = store.handle(key), replace(fresh(), model=key)
+    handle, hers = store.private.handle(key), replace(fresh(), model=key)
     asking[0] = "mallory's page"
     for handles in ([key], [f"{key}:"], [f"{key}:wrong"], [None, 3], "text", None):
-        assert store.opened(handles) == []
+        assert store.private.opened(handles) == []
     assert [row.label for row in model_actions.rows(store, [key])] == ["pets", "starter"]
     for attempt in (
         lambda: model_actions.rename(store, hers, "stolen"),
@@ -184,14 +186,14 @@ def test_a_model_is_its_owners_even_for_who_knows_its_name(weights: Path) -> Non
         with pytest.raises(ValueError, match="no model"):
             attempt()
     asking[0] = "ada's page, loaded again"
-    assert store.opened([handle]) == [key]
+    assert store.private.opened([handle]) == [key]
     model_actions.delete(store, hers)
     assert not list((weights / ".visitors").iterdir())
 
 
 def test_a_private_model_that_is_not_there_is_said_without_its_path(weights: Path) -> None:
     store = ModelStore(Settings(weights_dir=weights, public=True))
-    store.keep_private("key", weights / ".visitors" / "key" / "photos")
+    store.private.keep("key", weights / ".visitors" / "key" / "photos")
     with pytest.raises(ValueError, match="not ready yet") as refused:
         store.predictor("key")
     assert str(weights) not in str(refused.value)
@@ -236,11 +238,11 @@ def test_only_what_was_uploaded_passes_the_door(
     with pytest.raises(ValueError, match="was not uploaded"):
         predict_input.current_picture("picture", [(str(secret), None)], None)
     with pytest.raises(ValueError, match="was not uploaded"):
-        train_pictures.from_boxes(
-            ModelStore(), [("a", [(str(secret), None)]), ("b", [(str(secret), None)])]
+        picture_sets.from_boxes(
+            Settings(), [("a", [(str(secret), None)]), ("b", [(str(secret), None)])]
         )
     with pytest.raises(ValueError, match="was not uploaded"):
-        train_pictures.from_zip(ModelStore(), str(secret))
+        picture_sets.from_zip(Settings(), str(secret))
     with pytest.raises(gr.Error, match="was not uploaded"):
         predict_input.shown_copies([(str(secret), None)])
     with pytest.raises(gr.Error, match="was not uploaded"):
@@ -250,7 +252,7 @@ def test_only_what_was_uploaded_passes_the_door(
 def test_what_a_thread_does_for_a_visitor_is_asked_as_the_visitor() -> None:
     asking: contextvars.ContextVar[str] = contextvars.ContextVar("asking", default="nobody")
     asking.set("ada's page")
-    told = list(models._watched(lambda _tell: asking.get(), lambda: None))
+    told = list(model_takeaway.watched(lambda _tell: asking.get(), lambda: None))
     assert told[-1] == ("", "ada's page")
 
 
@@ -263,19 +265,19 @@ def test_an_import_on_ones_own_machine_gets_a_free_name(owner: ModelStore, weigh
 def test_of_the_imports_of_strangers_only_so_many_are_kept(
     strangers: ModelStore, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vgg.ui.server.jobs.KEPT_MODELS", 2)
+    monkeypatch.setattr("vgg.ui.server.jobs.KEPT_IMPORTS", 2)
     monkeypatch.setattr("vgg.ui.server.jobs.KEPT_SECONDS", 0)
     jobs = Jobs(strangers)
     file = str(weights / "pets" / "model.safetensors")
     keys = [model_actions.bring_in(strangers, jobs, file, "x") for _ in range(3)]
-    assert list(strangers.private) == keys[1:]
+    assert [*strangers.private] == keys[1:]
     assert {p.name for p in (weights / ".visitors").iterdir()} == set(keys[1:])
     monkeypatch.setattr(
         "vgg.ui.server.jobs.KEPT_SECONDS", 60
     )  # nobody pushes out what came just now
     with pytest.raises(ValueError, match="in an hour"):
         model_actions.bring_in(strangers, jobs, file, "x")
-    assert list(strangers.private) == keys[1:]
+    assert [*strangers.private] == keys[1:]
 
 
 def test_nothing_is_pushed_with_the_machines_own_token(
@@ -295,8 +297,9 @@ def test_the_tabs_push_reaches_the_hub_with_the_typed_token(
 ) -> None:
     line = (
         "(o := __import__('vgg.ui.tabs.model_actions', fromlist=['push']), "
-        "s := __import__('vgg.ui.server.model_store', fromlist=['Store']), "
-        f"store := s.Store(s.Settings(weights_dir=__import__('pathlib').Path({str(weights)!r}))), "
+        "s := __import__('vgg.ui.server.model_store', fromlist=['ModelStore']), "
+        f"p := __import__('pathlib').Path({str(weights)!r}), "
+        "store := s.ModelStore(s.Settings(weights_dir=p)), "
         "o.push(store, store.choice_of('pets'), 'ada/tab', ' hf_ada ', True, o.words))[-1]"
     )
     assert ask(line)["value"] == f"{hub.url}/ada/tab"

@@ -14,7 +14,10 @@ from vgg.data.shapes import draw_folder
 from vgg.training.options import TrainOptions
 from vgg.training.trainer import train
 from vgg.ui import plots
-from vgg.ui.server.model_store import IMAGENET, NEW, ModelStore, Settings
+from vgg.ui.server import picture_sets
+from vgg.ui.server.choice import IMAGENET, NEW
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import (
     evaluate,
     evaluate_cell,
@@ -24,6 +27,7 @@ from vgg.ui.tabs import (
     train_options,
     train_pictures,
 )
+from vgg.ui.words import duration
 
 OWNER, STRANGER = Settings(), Settings(public=True)
 STARTER_INPUTS = (STARTER, 11, True, 8, 0.25, "gap")
@@ -57,12 +61,12 @@ def packed(folder: Path, into: Path) -> str:
 
 
 def test_a_zip_becomes_classes_outside_of_what_gradio_serves(drawn: Path, tmp_path: Path) -> None:
-    found = train_pictures.from_zip(ModelStore(OWNER), packed(drawn, tmp_path))
+    found = picture_sets.from_zip(OWNER, packed(drawn, tmp_path))
     assert found is not None
     assert found.index.counts == dict.fromkeys(sorted(p.name for p in drawn.iterdir()), 5)
     assert (found.owned, found.name) == (True, "photos")
     assert "gradio" not in found.folder.parts
-    train_pictures.forget(found)
+    picture_sets.forget(found)
     assert not found.folder.exists()
 
 
@@ -71,31 +75,31 @@ def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(bad, "w") as archive:
         archive.writestr("../cat/1.png", b"x")
     with pytest.raises(ValueError, match=r"bad\.zip"):
-        train_pictures.from_zip(ModelStore(OWNER), str(bad))
+        picture_sets.from_zip(OWNER, str(bad))
 
 
 def test_boxes_become_classes_under_their_names(drawn: Path) -> None:
     files = {name: [(str(p), None) for p in (drawn / name).iterdir()] for name in ("star", "heart")}
-    found = train_pictures.from_boxes(
-        ModelStore(OWNER), [("my/star", files["star"]), (" heart ", files["heart"]), ("", None)]
+    found = picture_sets.from_boxes(
+        OWNER, [("my/star", files["star"]), (" heart ", files["heart"]), ("", None)]
     )
     assert found is not None
     assert found.index.counts == {"heart": 5, "my-star": 5}
-    train_pictures.forget(found)
+    picture_sets.forget(found)
 
 
 def test_a_box_without_a_name_is_pointed_at(drawn: Path) -> None:
     some = [(str(p), None) for p in (drawn / "star").iterdir()]
     with pytest.raises(ValueError, match="class 2 has pictures but no name"):
-        train_pictures.from_boxes(ModelStore(OWNER), [("star", some), ("", some)])
+        picture_sets.from_boxes(OWNER, [("star", some), ("", some)])
     with pytest.raises(ValueError, match="same name"):
-        train_pictures.from_boxes(ModelStore(OWNER), [("star", some), ("star", some)])
+        picture_sets.from_boxes(OWNER, [("star", some), ("star", some)])
 
 
 def test_a_public_page_takes_no_path_of_its_server(drawn: Path) -> None:
-    assert train_pictures.from_folder(ModelStore(OWNER), str(drawn)) is not None
+    assert picture_sets.from_folder(OWNER, str(drawn)) is not None
     with pytest.raises(ValueError, match="upload a zip instead"):
-        train_pictures.from_folder(ModelStore(STRANGER), str(drawn))
+        picture_sets.from_folder(STRANGER, str(drawn))
 
 
 def test_counts_hints_and_skipped_files_are_shown_and_names_escaped(
@@ -104,7 +108,7 @@ def test_counts_hints_and_skipped_files_are_shown_and_names_escaped(
     home = shutil.copytree(drawn, tmp_path / "with trouble")
     (home / "star").rename(home / "<b>star")
     (home / "heart" / "broken.png").write_text("no picture")
-    found = train_pictures.from_folder(ModelStore(OWNER), str(home))
+    found = picture_sets.from_folder(OWNER, str(home))
     assert found is not None
     text = train_pictures.describe(found)
     assert "40 pictures in 8 classes" in text
@@ -153,7 +157,7 @@ def test_where_the_training_starts_is_named() -> None:
 
 
 def test_a_step_folds_to_a_line_that_says_what_was_chosen(drawn: Path) -> None:
-    found = train_pictures.from_folder(ModelStore(OWNER), str(drawn))
+    found = picture_sets.from_folder(OWNER, str(drawn))
     assert found is not None
     assert train_pictures.headline(found) == "shapes: 40 pictures in 8 classes"
     assert train_options.headline(TrainOptions(mode="probe", budget_s=100)) == (
@@ -163,7 +167,7 @@ def test_a_step_folds_to_a_line_that_says_what_was_chosen(drawn: Path) -> None:
 
 
 def test_durations_are_words() -> None:
-    assert [train_options.duration(s) for s in (0.2, 59.7, 60, 100)] == [
+    assert [duration(s) for s in (0.2, 59.7, 60, 100)] == [
         "0 s",
         "1 min",
         "1 min",
@@ -174,24 +178,28 @@ def test_durations_are_words() -> None:
 def test_a_job_learns_from_links_that_outlive_the_set_and_the_set_outlives_them(
     drawn: Path, tmp_path: Path
 ) -> None:
-    found = train_pictures.from_zip(ModelStore(OWNER), packed(drawn, tmp_path))
+    found = picture_sets.from_zip(OWNER, packed(drawn, tmp_path))
     assert found is not None
-    lent = train_pictures.lend(found)
-    assert len(list(lent.rglob("*.png"))) == 40
-    shutil.rmtree(lent)
+    with picture_sets.lent(found) as folder:
+        assert len(list(folder.rglob("*.png"))) == 40
+    shutil.rmtree(folder)
     assert all(sample.path.is_file() for sample in found.index.samples)
-    lent = train_pictures.lend(found)
-    train_pictures.forget(found)
-    assert len(list(lent.rglob("*.png"))) == 40
-    shutil.rmtree(lent)
-    own = train_pictures.from_folder(ModelStore(OWNER), str(drawn))
+    with pytest.raises(RuntimeError), picture_sets.lent(found) as folder:
+        raise RuntimeError
+    assert not folder.exists(), "it goes where no job comes of it"
+    with picture_sets.lent(found) as folder:
+        picture_sets.forget(found)
+    assert len(list(folder.rglob("*.png"))) == 40
+    shutil.rmtree(folder)
+    own = picture_sets.from_folder(OWNER, str(drawn))
     assert own is not None
-    assert train_pictures.lend(own) == drawn, "a person's own folder is read where it is"
+    with picture_sets.lent(own) as folder:
+        assert folder == drawn, "a person's own folder is read where it is"
 
 
 def test_the_plan_says_what_will_happen(drawn: Path) -> None:
     store = ModelStore(OWNER)
-    found = train_pictures.from_folder(store, str(drawn))
+    found = picture_sets.from_folder(store.settings, str(drawn))
     text = train_options.plan(store, found, VALUES, NEW_INPUTS)
     assert "VGG-19 with batch norm learns from scratch" in text
     assert "8 of 40 pictures are held out" in text
@@ -241,11 +249,11 @@ def test_heat_maps_come_after_the_pictures_one_for_each(trained: ModelStore) -> 
     place = next((i, j) for i in range(8) for j in range(8) if matrix[i][j])
     count = matrix[place[0]][place[1]]
     before = evaluate_cell.show_cell(found, *place, maps=[])
-    assert before.count("heat map …") == min(count, evaluate_cell.MAPS)
+    assert before.count("heat map …") == min(count, evaluate_cell.MAPPED_PICTURES)
     *_, after_all = evaluate_cell.add_maps(trained, found, *place)
     assert "heat map …" not in after_all
     drawn = after_all.count("alt='heat map for ")
-    assert drawn + after_all.count("No heat map:") == min(count, evaluate_cell.MAPS)
+    assert drawn + after_all.count("No heat map:") == min(count, evaluate_cell.MAPPED_PICTURES)
 
 
 def test_a_cell_without_its_model_keeps_its_pictures(trained: ModelStore) -> None:
@@ -344,11 +352,11 @@ def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
         ModelStore(Settings(weights_dir=home, public=True)),
         ("mine", 11, True, 8, 0.05, "gap"),
     )
-    assert "no film" in inside_film.open_film(store, *inputs)[0], (
+    assert "no film" in inside_film.Handlers(store).open_film(*inputs)[0], (
         "its owner's pictures are not shown"
     )
-    store.keep_private("mine", home / "mine")
-    text, slider, play = inside_film.open_film(store, *inputs)
+    store.private.keep("mine", home / "mine")
+    text, slider, play = inside_film.Handlers(store).open_film(*inputs)
     assert "<b>After epoch 1</b> of 2" in text
     assert text.count("<img") == 8
     assert "&lt;b&gt;star" in text
@@ -356,7 +364,7 @@ def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
     assert str(tmp_path) not in text
     assert (slider.maximum, slider.visible, play.visible) == (2, True, True)
     (home / "mine" / "film" / "frame-00001.png").write_bytes(b"no picture")
-    text, slider, _ = inside_film.open_film(store, *inputs)
+    text, slider, _ = inside_film.Handlers(store).open_film(*inputs)
     assert "frame-00001.png" in text
     assert str(tmp_path) not in text
     assert slider.visible is False
@@ -364,10 +372,10 @@ def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(
 
 def test_a_model_without_a_film_says_which_trainings_make_one(trained: ModelStore) -> None:
     for inputs in (STARTER_INPUTS, NEW_INPUTS):
-        text, slider, _ = inside_film.open_film(trained, *inputs)
+        text, slider, _ = inside_film.Handlers(trained).open_film(*inputs)
         assert "This model has no film" in text
         assert slider.visible is False
-    text, *_ = inside_film.open_film(trained, "../mine", 11, True, 8, 0.05, "gap")
+    text, *_ = inside_film.Handlers(trained).open_film("../mine", 11, True, 8, 0.05, "gap")
     assert "no model" in text
 
 

@@ -18,7 +18,8 @@ from vgg.inference.predictor import Predictor
 from vgg.network.vgg import VGG
 from vgg.training.options import TrainOptions
 from vgg.ui.server.jobs import Jobs
-from vgg.ui.server.model_store import ModelStore, Settings
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 
 PATIENCE = 300.0  # seconds until a training has begun to learn
 PAUSE = 0.02  # seconds between two predictions: they come at any time of a batch

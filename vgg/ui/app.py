@@ -8,10 +8,12 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from vgg.ui import api, sidebar
+from vgg.ui.events import QUIET
+from vgg.ui.page import Page, begin_session
 from vgg.ui.server.jobs import Jobs
-from vgg.ui.server.model_store import ModelStore, Settings
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import evaluate, inside, models, predict, train
-from vgg.ui.tabs.predict_input import current_picture
 
 TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
@@ -25,45 +27,45 @@ def build(settings: Settings) -> gr.Blocks:
     store = ModelStore(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
-    page = gr.Blocks(
+    blocks = gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     )
-    with page:
+    with blocks:
         api.build(store, jobs)  # first of all: a private event of the same name would take it
         with gr.Row(elem_id="header"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
             device = gr.HTML(device_line(store), elem_id="device")
         side = sidebar.build(store)
-        session = train.begin_session()
-        own_models = models.begin(store, side)
+        session = begin_session()
+        # A model that was just trained or picked is chosen at once, and the tabs follow.
+        sidebar.choose_named(side, session.finished, session.picked)
         if not store.is_here(store.first_name):
-            quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-            side.changes.append(page.load(side.bring, side.choice, side.progress, **quietly))
+            side.changes.append(
+                blocks.load(side.handlers.bring, side.choice, side.progress, **QUIET)
+            )
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Predict", id="predict-tab"):
-                asked = predict.lay_out(store, side)
-            with gr.Tab("Train", id="train-tab"):
-                picture = [asked.places, asked.place, asked.image]
-                train.build(store, jobs, side, session, page, tabs, picture)
-            with gr.Tab("Evaluate", id="evaluate-tab"):
-                evaluate.build(store, side)
-            with gr.Tab("Inside", id="inside-tab") as inside_tab:
-                inside.build(store, side, inside_tab, asked.shown, current_picture)
-            with gr.Tab("Models", id="models-tab") as models_tab:
-                models.build(store, jobs, side, session, own_models, models_tab, page)
-        predict.wire(store, side, asked, tabs)
+            _build_tabs(Page(blocks, tabs, store, jobs, side, session))
         clock = gr.Timer(DEVICE_SECONDS)
 
         def look() -> str:
             store.warm_up()
             return device_line(store)
 
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([page.load, clock.tick], look, None, device, queue=False, **quiet)
+        gr.on([blocks.load, clock.tick], look, None, device, queue=False, **QUIET)
         # A model that was trained since the start is listed after a reload.
-        page.load(lambda: gr.Dropdown(sidebar.entries(store)), None, side.choice[0], **quiet)
-    page.queue(max_size=QUEUE_SIZE, api_open=False, default_concurrency_limit=4)
-    return page
+        blocks.load(lambda: gr.Dropdown(sidebar.entries(store)), None, side.choice[0], **QUIET)
+    blocks.queue(max_size=QUEUE_SIZE, api_open=False, default_concurrency_limit=4)
+    return blocks
+
+
+def _build_tabs(page: Page) -> None:
+    asked, training = predict.lay_out(page), train.lay_out(page)
+    measured, looked_at, listed = evaluate.lay_out(page), inside.lay_out(page), models.lay_out(page)
+    train.wire(page, training, asked.picture)  # the first: its buttons are changes of the sidebar
+    evaluate.wire(page, measured)
+    inside.wire(page, looked_at, asked.picture)
+    models.wire(page, listed)
+    predict.wire(page, asked)
 
 
 def visitor() -> str | None:

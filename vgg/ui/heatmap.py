@@ -1,13 +1,12 @@
 """The heat map beside a prediction: where the network looked, and whether that is true."""
 
-import base64
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
 
+from vgg.ui.pictures import data_url
 from vgg.ui.server.model_store import ModelStore
 
 if TYPE_CHECKING:
@@ -81,15 +80,6 @@ def show_truth(truth: "Faithfulness | None") -> str:
     if truth.score < -0.05:
         verdict = "this map misleads: what it marks speaks against the class"
     return f"<p class='truth'>Check: {escape(truth.sentence)}. So {verdict}.</p>"
-
-
-def data_url(image: Image.Image, size: tuple[int, int] | None = None) -> str:
-    """A picture inside the page itself."""
-    if size is not None and image.size != size:
-        image = image.resize(size)
-    buffer = BytesIO()
-    image.save(buffer, "WEBP", quality=85)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def layout() -> tuple[gr.HTML, gr.HTML, gr.State]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from vgg.ui.words import pictures
+
 # Colours that stay apart for colour-blind eyes (Okabe and Ito 2008).
 BLUE, ORANGE = "#0072b2", "#d55e00"
 WIDTH, HEIGHT = 420, 170
@@ -117,11 +119,6 @@ def _cell(i: int, j: int, count: int, share: float, names: Sequence[str]) -> str
         f'data-column="{j}" title="{escape(label)}" aria-label="{escape(label)}">'
         f"{count}<small>{percent}</small></button></td>"
     )
-
-
-def pictures(count: int) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{count} picture{'s' * (count != 1)}"
 
 
 def class_bars(counts: dict[str, int]) -> str:

@@ -17,13 +17,14 @@ from vgg.errors import StoppedError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import step_back
-from vgg.ui.server.model_store import ModelStore, Owner
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.private_models import Owner
 
 log = logging.getLogger(__name__)
 
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
 KEPT_JOBS = 100  # finished ones are forgotten after so many
-KEPT_MODELS = 50  # that visitors of a public page have imported
+KEPT_IMPORTS = 50  # that visitors of a public page have imported
 KEPT_SECONDS = 3600  # for which none of them makes room for others
 LOST_SECONDS = 24 * 3600
 PUBLIC_LIMIT = 300  # seconds of a training on a public page, however it was asked for
@@ -104,7 +105,7 @@ class Jobs:
             out, key = self.place_for(name)
             job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:  # visitors are strangers to each other
-                job.owner = self.store.keep_private(key, out)
+                job.owner = self.store.private.keep(key, out)
             self._jobs[job.id] = job
             self._forget_old()
             if self._worker is None:
@@ -128,12 +129,12 @@ class Jobs:
         """For one more model that a stranger brings: only so many are kept, and the oldest goes.
         `ValueError` where even that one came a short while ago."""
         with self._changed:
-            brought = [key for key in list(self.store.private) if key not in self._jobs]
-        for key in brought[: max(0, len(brought) + 1 - KEPT_MODELS)]:
+            brought = [key for key in self.store.private if key not in self._jobs]
+        for key in brought[: max(0, len(brought) + 1 - KEPT_IMPORTS)]:
             folder = self._home / VISITORS / key
             if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
                 raise ValueError("visitors have brought many models just now; try again in an hour")
-            if self.store.private.pop(key, None):
+            if self.store.private.forget(key):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _forget_lost(self) -> None:
@@ -145,8 +146,7 @@ class Jobs:
     def model(self, job: Job) -> str:
         """The name under which the page finds the model that a job has made; empty before, and
         where it has been deleted or renamed since."""
-        private = self.store.private.get(job.id)
-        out = private.path if private else job.out
+        out = self.store.private.lies_at(job.id) or job.out
         if not (job.is_over and job.result and (out / CONFIG_FILE).is_file()):
             return ""
         return job.id if job.id in self.store.private else job.name
@@ -240,7 +240,7 @@ class Jobs:
         over.sort(key=lambda job: job.result is not None)
         for job in over[: max(0, len(over) - KEPT_JOBS)]:
             del self._jobs[job.id]
-            if self.store.private.pop(job.id, None):
+            if self.store.private.forget(job.id):
                 shutil.rmtree(self._home / VISITORS / job.id, ignore_errors=True)
 
     def _free_folder(self, name: str) -> Path:

@@ -1,7 +1,6 @@
-"""Loaded models, shared by all visitors; what a choice in the sidebar means; the device lock."""
+"""The models behind the page: what a name or a choice means, who may use it, and those loaded."""
 
 import logging
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,14 +16,16 @@ from vgg.checkpoints.loading import (
     available_models,
     find_config,
     find_weights,
-    imagenet_classes,
     load_model,
     local_weights,
     own_models,
 )
 from vgg.downloads import cached_weights
-from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
+from vgg.network.config import IMAGENET_NAMES, ModelConfig
+from vgg.ui.server.choice import IMAGENET, NEW, Choice
 from vgg.ui.server.device_queue import FairLock
+from vgg.ui.server.private_models import PrivateModels
+from vgg.ui.server.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,85 +34,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Entries of the sidebar's list. The slash keeps them apart from the folders in weights/.
-IMAGENET = "/imagenet"  # the eight ImageNet models
-NEW = "/new"  # a network that is not trained yet
 KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the page was started. `public`: strangers may reach it. `borrowed_gpu`: it is a ZeroGPU
-    Space, which lends a GPU for one answer at a time."""
-
-    model: str = STARTER
-    device: str = "auto"
-    precision: str = "auto"
-    weights_dir: Path | None = None
-    public: bool = False
-    borrowed_gpu: bool = False
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who may use what a visitor of a public page made: the session that made it, and each that
-    shows its key, such as the same page after a reload."""
-
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
-    sessions: set[str] = field(default_factory=set)
-
-    def admits(self, visitor: str | None, key: str = "") -> bool:
-        """Whether the session `visitor` may use it, now and later. None is a thread of ours."""
-        if visitor is None:
-            return True
-        if visitor and secrets.compare_digest(key.encode(), self.key.encode()):
-            self.sessions.add(visitor)
-        return visitor in self.sessions
-
-
-@dataclass(frozen=True)
-class PrivateModel:
-    """A model that a stranger trained or brought on a public page."""
-
-    path: Path
-    owner: Owner = field(default_factory=Owner)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the sidebar says. It comes from the browser: nothing in it is trusted."""
-
-    model: str
-    depth: int
-    batch_norm: bool
-    num_classes: int
-    width: float = 1.0
-    head: str = "fc"
-
-    @property
-    def is_imagenet(self) -> bool:
-        return self.model == IMAGENET
-
-    @property
-    def architecture(self) -> str:
-        return architecture_name(self.depth, self.batch_norm)
 
 
 @dataclass
 class ModelStore:
     """Finds configs and predictors for the page. Safe to use from many threads."""
 
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     device_lock: FairLock = field(default_factory=FairLock)
     # The session that asks; None where it is no visitor but a thread of ours.
     visitor: Callable[[], str | None] = lambda: None
-    # Models that strangers trained or brought on a public page, by names that can't be guessed.
-    private: dict[str, PrivateModel] = field(default_factory=dict)
+    private: PrivateModels = field(init=False)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     # name -> (when its weights were written, the predictor); the longest unused stands first
     _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
     _warming: threading.Thread | None = None
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.private = PrivateModels(self.visitor)
 
     def own_models(self) -> list[str]:
         """Names of the trained models, newest first."""
@@ -147,6 +89,10 @@ class ModelStore:
             config.head,
         )
 
+    def lies_at(self, name: str) -> Path | None:
+        """Where a model of this machine lies: its folder, or its file of weights."""
+        return local_weights(self.spec_of(name), weights_dir=self.settings.weights_dir)
+
     def config(self, choice: Choice) -> ModelConfig:
         """What the chosen network is, trained or not; nothing is loaded. `ValueError` where the
         choice makes no sense."""
@@ -174,50 +120,20 @@ class ModelStore:
 
     def label(self, name: str) -> str:
         """What a person reads for a model's name."""
-        path = self._private_path(name)
+        path = self.private.path(name)
         return path.name if path else name
-
-    def _private_path(self, name: str) -> Path | None:
-        """Where a private model lies, for who may use it."""
-        return self.private[name].path if self.may_use(name) else None
-
-    def keep_private(self, name: str, path: Path) -> Owner:
-        """A model for the session that asks alone."""
-        owner = Owner(sessions=set(filter(None, [self.visitor()])))
-        self.private[name] = PrivateModel(path, owner)
-        return owner
 
     def shows_pictures(self, name: str) -> bool:
         """Whether the pictures that a model was tested on may be shown to the session that asks: on
         a public page those of the server's own models are their owner's."""
-        return not self.settings.public or name == STARTER or self.may_use(name)
-
-    def may_use(self, name: str) -> bool:
-        """True for a private model of the session that asks."""
-        found = self.private.get(name)
-        return found is not None and found.owner.admits(self.visitor())
-
-    def handle(self, name: str) -> str:
-        """What the browser of its owner keeps of a private model: `name:key`."""
-        return f"{name}:{self.private[name].owner.key}"
-
-    def opened(self, handles: Any) -> list[str]:
-        """The private models that these handles open for the session that asks. The browser keeps
-        them, so they may be anything."""
-        names = []
-        for handle in handles if isinstance(handles, list) else []:
-            name, _, key = handle.partition(":") if isinstance(handle, str) else ("", "", "")
-            found = self.private.get(name)
-            if found and found.owner.admits(self.visitor(), key):
-                names.append(name)
-        return list(dict.fromkeys(names))
+        return not self.settings.public or name == STARTER or self.private.may_use(name)
 
     def spec_of(self, name: str) -> str:
         """What `load_model` takes for one of this machine's models; `ValueError` for another name:
         a visitor's text never becomes a path."""
         if name == self.first_name:
             return self.settings.model
-        if path := self._private_path(name):
+        if path := self.private.path(name):
             if not (path / CONFIG_FILE).is_file():
                 raise ValueError("this model is not ready yet, or has gone; choose another")
             return str(path)
@@ -310,27 +226,3 @@ class ModelStore:
             log.warning("%s can't be loaded: %s", self.first_name, error)
         except Exception:
             log.exception("the first model could not be loaded")
-
-
-def choice_from_inputs(
-    model: str,
-    depth: float | None,
-    batch_norm: bool,
-    num_classes: float | None,
-    width: float | None,
-    head: str,
-) -> Choice:
-    """The sidebar's raw values as a `Choice`; `ValueError` says which makes no sense."""
-    if num_classes is None or num_classes != int(num_classes):
-        raise ValueError("the number of classes must be a whole number from 1 up")
-    depth_and_norm(architecture_name(int(depth or 0), bool(batch_norm)))
-    return Choice(
-        str(model), int(depth or 0), bool(batch_norm), int(num_classes), float(width or 0), head
-    )
-
-
-def imagenet_choice(choice: Choice) -> Choice:
-    """The ImageNet model of this depth and batch norm, with its 1000 classes; where there is none,
-    that of depth 16."""
-    depth = choice.depth if choice.architecture in IMAGENET_NAMES else 16
-    return Choice(IMAGENET, depth, choice.batch_norm, len(imagenet_classes()))

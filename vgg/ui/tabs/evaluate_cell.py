@@ -8,18 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from vgg.checkpoints.loading import local_weights
 from vgg.data.images import ImageError, read_image
-from vgg.ui import plots
-from vgg.ui.heatmap import data_url, explain
+from vgg.ui.heatmap import explain
+from vgg.ui.markup import quiet
+from vgg.ui.pictures import image_tag, size_within
 from vgg.ui.server.model_store import ModelStore
+from vgg.ui.words import pictures
 
 SHOWN_PICTURES = 24  # of one cell
-MAPS = 12  # heat maps: of the first so many pictures
+MAPPED_PICTURES = 12  # of a cell: the first so many have heat maps
 MAP_OPACITY = 0.55
-SIDE = 192  # pixels of a picture's longer side
+PICTURE_SIDE = 192  # pixels of its longer side
 UPDATE_SECONDS = 1.0  # between two updates of the page while maps are made
 
 
@@ -55,7 +54,7 @@ def held_out(store: ModelStore, model: str) -> Measured:
         raise ValueError(
             "the pictures that this model was tested on are its owner's: measure it on your own"
         )
-    path = local_weights(store.spec_of(model), weights_dir=store.settings.weights_dir)
+    path = store.lies_at(model)
     file = path / "metrics.json" if path and path.is_dir() else None
     if path is None or file is None or not file.is_file():
         raise ValueError(
@@ -70,23 +69,22 @@ def show_cell(measured: Measured, row: int, column: int, maps: list[str] | None 
     others are still to come. None: there will be none."""
     truth, answer = (measured.document["classes"][n] for n in (row, column))
     found = measured.cell(row, column)
-    pictures = f"{plots.pictures(len(found))} of {truth}"
+    title = f"{pictures(len(found))} of {truth}, answered {answer}; the surest first"
     if row == column:
-        title = f"{pictures}, answered right; the least sure first"
-    else:
-        title = f"{pictures}, answered {answer}; the surest first"
+        title = f"{pictures(len(found))} of {truth}, answered right; the least sure first"
     about = ""
     if maps is not None:
-        first = f" They are made for the first {MAPS}." if len(found) > MAPS else ""
-        about = f"<p class='quiet'>Heat maps: what speaks for {escape(answer)}.{first}</p>"
+        some = len(found) > MAPPED_PICTURES
+        first = f" They are made for the first {MAPPED_PICTURES}." if some else ""
+        about = quiet(f"Heat maps: what speaks for {answer}.{first}")
     cards = []
     for number, picture in enumerate(found[:SHOWN_PICTURES]):
         heat = ""
-        if maps is not None and number < MAPS:
+        if maps is not None and number < MAPPED_PICTURES:
             heat = maps[number] if number < len(maps) else _TO_COME
         cards.append(_card(measured, picture, heat))
     more = len(found) - len(cards)
-    rest = f"<p class='quiet'>and {more} more</p>" if more > 0 else ""
+    rest = quiet(f"and {more} more") if more > 0 else ""
     return f"<h3>{escape(title)}</h3>{about}<div class='cards pairs'>{''.join(cards)}</div>{rest}"
 
 
@@ -94,7 +92,7 @@ def add_maps(store: ModelStore, measured: Measured, row: int, column: int) -> It
     """The cell with heat maps of the answer that was given, again and again as they come."""
     maps: list[str] = []
     shown_at = time.monotonic()
-    found = measured.cell(row, column)[:MAPS]
+    found = measured.cell(row, column)[:MAPPED_PICTURES]
     try:
         predictor = store.predictor(measured.model)
         names = predictor.config.label_names
@@ -114,14 +112,14 @@ def _card(measured: Measured, picture: dict[str, Any], heat: str) -> str:
     if picture["class"] != picture["answer"]:
         right = 100 * picture["class_probability"]
         lines += f"<br>{escape(picture['class'])} {right:.1f} %"
-    name = escape(Path(picture["image"]).name)
+    name = Path(picture["image"]).name
     try:
-        image = read_image(measured.picture(picture["image"]), min_side=SIDE)
-        shown = f"<img alt='{name}' src='{data_url(image, _size(image))}'>"
+        image = read_image(measured.picture(picture["image"]), min_side=PICTURE_SIDE)
+        shown = image_tag(image, name, size_within(image, PICTURE_SIDE))
     except ImageError:
         shown = "<span class='gone'>the picture is gone</span>"
     return (
-        f"<figure title='{name}'><div class='pair'>{shown}{heat}</div>"
+        f"<figure title='{escape(name)}'><div class='pair'>{shown}{heat}</div>"
         f"<figcaption>{lines}</figcaption></figure>"
     )
 
@@ -138,15 +136,10 @@ def _map(
     explained = explain(store, predictor, image, index)
     if explained.problem:
         return f"<span class='gone'>{escape(explained.problem)}</span>"
-    size = _size(image)
+    size = size_within(image, PICTURE_SIDE)
     heat = on_picture(explained.heat, explained.place, size)
     shown = overlay(image.resize(size), heat, opacity=MAP_OPACITY)
-    return f"<img alt='heat map for {escape(explained.name)}' src='{data_url(shown)}'>"
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    scale = SIDE / max(image.size)
-    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image_tag(shown, f"heat map for {explained.name}")
 
 
 _TO_COME = "<span class='gone'>heat map …</span>"

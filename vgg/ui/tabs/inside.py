@@ -1,6 +1,7 @@
 """The Inside tab: the network as a row of stages; what each sees in the current picture."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,21 @@ from PIL import Image
 
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
 from vgg.network.summary import Layer, Stage, count_parameters, describe_count, stages_of
-from vgg.ui.heatmap import data_url, explain
-from vgg.ui.server.model_store import ModelStore, choice_from_inputs
-from vgg.ui.sidebar import Sidebar
+from vgg.ui.events import PRIVATE, QUIET
+from vgg.ui.heatmap import explain
+from vgg.ui.markup import quiet, table
+from vgg.ui.page import Page, ShownPicture
+from vgg.ui.pictures import data_url, size_within
+from vgg.ui.server.choice import choice_from_inputs
+from vgg.ui.server.model_store import ModelStore
 from vgg.ui.tabs import inside_film
+from vgg.ui.tabs.predict_input import current_picture
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
 
-MAPS = 15  # feature maps of a stage; with the picture itself they fill four rows
-MAP_SIDE = 112  # pixels of one map on the page
+STRONGEST = 15  # feature maps of a stage; with the picture itself they fill four rows
+CARD_SIDE = 112  # pixels of one map on the page
 FILTER_SIDE = 44
 RACE_SIDE = 128
 
@@ -78,11 +84,8 @@ def layer_table(config: ModelConfig, number: int) -> str:
     seen = [*dict.fromkeys(_gloss(layer) for layer in stage.layers)]
     seen += [CLASSES] if stage.name == "Classifier" else []
     glosses = "".join(f"<li>{escape(text)}</li>" for text in seen if text)
-    return (
-        f"<h3>{escape(stage.name)}</h3><div class='confusion-box'><table class='per-class'>"
-        "<thead><tr><th>Layer</th><th>Comes out</th><th>Weights</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div><ul class='glosses'>{glosses}</ul>"
-    )
+    columns = [("Layer", ""), ("Comes out", ""), ("Weights", "")]
+    return f"<h3>{escape(stage.name)}</h3>{table(columns, rows)}<ul class='glosses'>{glosses}</ul>"
 
 
 def _gloss(layer: Layer) -> str:
@@ -97,10 +100,10 @@ def maps_of_stage(store: ModelStore, image: Image.Image | None, number: int, *in
     if number >= 5:
         return ""
     if not config.trained:
-        return _quiet("This network has not been trained: its feature maps would show chance.")
+        return quiet("This network has not been trained: its feature maps would show chance.")
     predictor = store.predictor(store.name(choice_from_inputs(*inputs)))
     if image is None:
-        text = _quiet("Add a picture in the Predict tab to see its feature maps here.")
+        text = quiet("Add a picture in the Predict tab to see its feature maps here.")
     else:
         text = _strongest(store, predictor, image, number)
     return text + (_filters(predictor) if number == 0 else "")
@@ -113,7 +116,8 @@ def _strongest(store: ModelStore, predictor: "Predictor", image: Image.Image, nu
     cfg = predictor.config.pretrained_cfg
     x = normalise(predictor.prepare([image]), cfg)
     with store.device_lock:
-        found = feature_maps(predictor.model, x, predictor.model.stage_ends[number], count=MAPS)
+        ends = predictor.model.stage_ends
+        found = feature_maps(predictor.model, x, ends[number], count=STRONGEST)
     cards = [_card(to_input_square(image, cfg), "your picture")]
     for channel, heat in zip(found.channels, found.maps, strict=True):
         cards.append(_card(_map_picture(heat), f"channel {channel}"))
@@ -126,9 +130,8 @@ def _strongest(store: ModelStore, predictor: "Predictor", image: Image.Image, nu
 
 
 def _card(picture: Image.Image, caption: str) -> str:
-    return (
-        f"<figure>{_picture(picture, MAP_SIDE, caption)}<figcaption>{caption}</figcaption></figure>"
-    )
+    shown = _picture(picture, CARD_SIDE, caption)
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 
 def _filters(predictor: "Predictor") -> str:
@@ -148,42 +151,34 @@ def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
     """The same picture through every ImageNet depth whose weights are on this machine: the table so
     far, again after each."""
     if image is None:
-        yield _quiet("Add a picture in the Predict tab first.")
+        yield quiet("Add a picture in the Predict tab first.")
         return
     networks = [name for name in IMAGENET_NAMES if store.is_here(name)]
     if not networks:
-        yield _quiet(
+        yield quiet(
             "No ImageNet weights are on this machine. Choose ImageNet in the sidebar to download "
             "one, or put files such as vgg16.safetensors into weights/."
         )
         return
     rows = ""
     for number, name in enumerate(networks, start=1):
-        yield _race_table(rows) + _quiet(f"{name} is at the start: {number} of {len(networks)} …")
+        yield _race_table(rows) + quiet(f"{name} is at the start: {number} of {len(networks)} …")
         rows += _race_row(store, name, image)
     more = "Others join once their weights are here." if len(networks) < len(IMAGENET_NAMES) else ""
-    yield _race_table(rows) + (_quiet(more) if more else "")
+    yield _race_table(rows) + (quiet(more) if more else "")
 
 
 def _race_table(rows: str) -> str:
-    if not rows:
-        return ""
-    head = "".join(
-        f"<th title='{escape(gloss)}'>{name}</th>"
-        for name, gloss in (
-            ("Network", "its depth: how many layers have weights; bn: with batch norm"),
-            ("Top answer", "the most likely class"),
-            ("Probability", "how likely the network finds it"),
-            ("Heat map", "what speaks for the top answer"),
-            ("Time", "one picture, its preparation included"),
-            ("Weights", "numbers that training has set"),
-            ("MB", "in memory, four bytes a weight"),
-        )
-    )
-    return (
-        f"<div class='confusion-box'><table class='per-class race'><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    columns = [
+        ("Network", "its depth: how many layers have weights; bn: with batch norm"),
+        ("Top answer", "the most likely class"),
+        ("Probability", "how likely the network finds it"),
+        ("Heat map", "what speaks for the top answer"),
+        ("Time", "one picture, its preparation included"),
+        ("Weights", "numbers that training has set"),
+        ("MB", "in memory, four bytes a weight"),
+    ]
+    return table(columns, rows, "race") if rows else ""
 
 
 def _race_row(store: ModelStore, name: str, image: Image.Image) -> str:
@@ -214,70 +209,92 @@ def _map_picture(heat: Any) -> Image.Image:
 
 
 def _picture(picture: Image.Image, side: int, alt: str) -> str:
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = picture.resize(size, Image.Resampling.NEAREST if scale > 1 else None)
+    larger = side > max(picture.size)
+    shown = picture.resize(size_within(picture, side), Image.Resampling.NEAREST if larger else None)
     return f"<img alt='{escape(alt)}' title='{escape(alt)}' src='{data_url(shown)}'>"
 
 
-def _quiet(text: str) -> str:
-    return f"<p class='quiet'>{escape(text)}</p>"
+@dataclass(frozen=True)
+class Handlers:
+    """What the tab's events call. `inputs` are the sidebar's values everywhere, `shown` those of
+    the Predict tab's picture."""
 
+    store: ModelStore
 
-def build(
-    store: ModelStore,
-    sidebar: Sidebar,
-    tab: gr.Tab,
-    current: list[gr.components.Component],
-    picture_of: Callable[..., Image.Image | None],
-) -> None:
-    """Lay the tab out and wire it. `picture_of(*current)` is the picture of the Predict tab."""
-    quiet: dict[str, Any] = {"api_visibility": "private"}
-    start = row_of_stages(store.config(store.choice_of(store.first_name)), 0)
-    gr.HTML(_quiet(ABOUT))
-    blocks = gr.HTML(start, js_on_load=_STAGE_CLICK, elem_id="blocks")
-    stage = gr.Number(0, visible=False)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=300):
-            layers = gr.HTML("", elem_id="layers")
-        with gr.Column(scale=1, min_width=300):
-            maps = gr.HTML("", elem_id="feature-maps")
-    inside_film.build(store, sidebar)
-    with gr.Accordion("Depth race: the same picture through several depths", open=False):
-        start_race = gr.Button("Start the race", elem_id="race")
-        race_table = gr.HTML("", elem_id="race-table")
-
-    def look(number: float, *values: Any) -> tuple[str, str, str]:
-        inputs, shown = values[: len(sidebar.choice)], values[len(sidebar.choice) :]
+    def look(self, number: float, *values: Any) -> tuple[str, str, str]:
+        """The row of stages, and the layers and maps of the chosen one."""
+        *inputs, opened, pictures, drawing = values
         try:
-            config = store.config(choice_from_inputs(*inputs))
+            config = self.store.config(choice_from_inputs(*inputs))
             place = int(number)
             return (
                 row_of_stages(config, place),
                 layer_table(config, place),
-                maps_of_stage(store, picture_of(*shown), place, *inputs),
+                maps_of_stage(
+                    self.store, current_picture(opened, pictures, drawing), place, *inputs
+                ),
             )
         except (ValueError, TypeError) as error:
-            return gr.skip(), "", _quiet(str(error))
+            return gr.skip(), "", quiet(str(error))
 
-    def open_stage(event: gr.EventData) -> int:
-        return min(5, max(0, int(event.stage)))
-
-    def run_race(*shown: Any) -> Iterator[str]:
+    def run_race(self, *shown: Any) -> Iterator[str]:
         try:
-            yield from race(store, picture_of(*shown))
+            yield from race(self.store, current_picture(*shown))
         except ValueError as error:
-            yield _quiet(str(error))
+            yield quiet(str(error))
 
-    inputs = [stage, *sidebar.choice, *current]
-    shown = [blocks, layers, maps]
-    blocks.click(open_stage, None, stage, show_progress="hidden", **quiet).then(
-        look, inputs, shown, show_progress_on=maps, **quiet
+
+def open_stage(event: gr.EventData) -> int:
+    """The number of the stage that was clicked."""
+    return min(5, max(0, int(event.stage)))
+
+
+@dataclass(frozen=True)
+class InsideTab:
+    """The tab's components."""
+
+    door: gr.Tab
+    blocks: gr.HTML
+    stage: gr.Number
+    layers: gr.HTML
+    maps: gr.HTML
+    film: inside_film.FilmFold
+    start_race: gr.Button
+    race_table: gr.HTML
+
+
+def lay_out(page: Page) -> InsideTab:
+    """The tab's components; `wire` makes them work."""
+    config = page.store.config(page.store.choice_of(page.store.first_name))
+    with gr.Tab("Inside", id="inside-tab") as door:
+        gr.HTML(quiet(ABOUT))
+        blocks = gr.HTML(row_of_stages(config, 0), js_on_load=_STAGE_CLICK, elem_id="blocks")
+        stage = gr.Number(0, visible=False)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300):
+                layers = gr.HTML("", elem_id="layers")
+            with gr.Column(scale=1, min_width=300):
+                maps = gr.HTML("", elem_id="feature-maps")
+        film = inside_film.lay_out()
+        with gr.Accordion("Depth race: the same picture through several depths", open=False):
+            start_race = gr.Button("Start the race", elem_id="race")
+            race_table = gr.HTML("", elem_id="race-table")
+    return InsideTab(door, blocks, stage, layers, maps, film, start_race, race_table)
+
+
+def wire(page: Page, tab: InsideTab, picture: ShownPicture) -> None:
+    """The tab's events; `picture` is what the stages are shown on."""
+    handlers = Handlers(page.store)
+    inputs = [tab.stage, *page.sidebar.choice, *picture.values]
+    shown = [tab.blocks, tab.layers, tab.maps]
+    tab.blocks.click(open_stage, None, tab.stage, **QUIET).then(
+        handlers.look, inputs, shown, show_progress_on=tab.maps, **PRIVATE
     )
-    start_race.click(run_race, current, race_table, **quiet)
-    tab.select(look, inputs, shown, show_progress="hidden", **quiet)
-    for change in sidebar.changes:
-        change.then(look, inputs, shown, show_progress="hidden", **quiet)
+    tab.start_race.click(handlers.run_race, picture.values, tab.race_table, **PRIVATE)
+    tab.door.select(handlers.look, inputs, shown, **QUIET)
+    for change in page.sidebar.changes:
+        change.then(handlers.look, inputs, shown, **QUIET)
+    inside_film.wire(page, tab.film)
 
 
 _STAGE_CLICK = """element.addEventListener("click", (event) => {

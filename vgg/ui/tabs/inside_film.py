@@ -1,29 +1,33 @@
 """The film in the Inside tab: where a network looked while it learned, frame by frame."""
 
+from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from vgg.checkpoints.loading import local_weights
 from vgg.network.config import ModelConfig
-from vgg.ui.heatmap import data_url, legend_line
-from vgg.ui.server.model_store import ModelStore, choice_from_inputs
-from vgg.ui.sidebar import Sidebar
+from vgg.ui.events import QUIET
+from vgg.ui.heatmap import legend_line
+from vgg.ui.markup import note, quiet
+from vgg.ui.page import Page
+from vgg.ui.pictures import image_tag, size_within
+from vgg.ui.server.choice import choice_from_inputs
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.words import pictures
 
 if TYPE_CHECKING:
     from vgg.inference.attention_film import Film, Frame
 
-SIDE = 176  # pixels of the longer side of a picture
+FRAME_SIDE = 176  # pixels of the longer side of a picture
 OPACITY = 0.5
-SECONDS = 0.8  # a frame, when it plays
+FRAME_SECONDS = 0.8  # when it plays
 NO_FILM = (
     "This model has no film. One is made while a network learns from nothing (“From scratch” in "
     "the Train tab), and while its last stages are tuned (“Whole network”), where that is kept and "
     "there is time for it: it takes less than 5 % of the training."
 )
-ABOUT = (
+ABOUT_FILM = (
     "Pictures that the network did not learn from, one of each class. Bright is where something "
     "speaks for the true class; the percentage is how likely the network finds that class."
 )
@@ -35,8 +39,8 @@ def film_of(store: ModelStore, *inputs: Any) -> "tuple[Film, ModelConfig] | None
     config = store.config(choice)
     if not config.trained or choice.is_imagenet or not store.shows_pictures(choice.model):
         return None
-    path = local_weights(store.spec_of(store.name(choice)), weights_dir=store.settings.weights_dir)
-    if path is None or not _has_film(path):
+    path = store.lies_at(store.name(choice))
+    if path is None or not (path / "film").is_dir():  # else it is not worth loading torch for
         return None
     from vgg.inference.attention_film import read_film
 
@@ -44,11 +48,6 @@ def film_of(store: ModelStore, *inputs: Any) -> "tuple[Film, ModelConfig] | None
     if film is None or max(film.classes) >= config.num_classes or min(film.classes) < 0:
         return None
     return film, config
-
-
-def _has_film(folder: Path) -> bool:
-    """Whether it is worth loading torch for."""
-    return (folder / "film").is_dir()
 
 
 def show(film: "Film", config: ModelConfig, number: int) -> str:
@@ -60,7 +59,7 @@ def show(film: "Film", config: ModelConfig, number: int) -> str:
         for picture in range(len(film.classes))
     )
     return (
-        f"<p class='quiet'>{escape(ABOUT)}</p>"
+        f"{quiet(ABOUT_FILM)}"
         f"<p class='film-epoch'><b>After epoch {frame.epoch}</b> of {film.frames[-1].epoch}</p>"
         f"<div class='cards film-cards'>{cards}</div>{legend_line()}{_truths(film)}"
     )
@@ -72,17 +71,15 @@ def _card(film: "Film", config: ModelConfig, number: int, heat: Any, probability
 
     picture = film.picture(number)
     name = config.label_names[film.classes[number]]
-    scale = SIDE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    size = size_within(picture, FRAME_SIDE)
     kept = len(heat) / config.pretrained_cfg.size  # a map is kept smaller than the input
     left, top, right, bottom = placement(picture.size, config.pretrained_cfg)
     place = (left * kept, top * kept, right * kept, bottom * kept)
     shown = overlay(picture.resize(size), on_picture(heat, place, size), opacity=OPACITY)
-    note = "" if heat.any() else " · nothing speaks for it"
-    alt = f"where the network sees {name}"
+    silent = "" if heat.any() else " · nothing speaks for it"
     return (
-        f"<figure><img alt='{escape(alt)}' src='{data_url(shown)}'><figcaption>{escape(name)} "
-        f"<b>{100 * probability:.0f} %</b>{note}</figcaption></figure>"
+        f"<figure>{image_tag(shown, f'where the network sees {name}')}<figcaption>{escape(name)} "
+        f"<b>{100 * probability:.0f} %</b>{silent}</figcaption></figure>"
     )
 
 
@@ -95,32 +92,72 @@ def _truths(film: "Film") -> str:
 
 def _truth(frame: "Frame") -> str:
     assert frame.truth
-    count = "1 picture" if frame.checked == 1 else f"{frame.checked} pictures"
     return (
-        f"<p>Check after epoch {frame.epoch}, the mean of {count}: "
+        f"<p>Check after epoch {frame.epoch}, the mean of {pictures(frame.checked)}: "
         f"{escape(frame.truth.sentence)}.</p>"
     )
 
 
-def open_film(store: ModelStore, *inputs: Any) -> tuple[str, Any, Any]:
-    """HTML of the first frame, and updates of the slider and the Play button."""
-    hidden = gr.Slider(visible=False), gr.Button(visible=False)
-    try:
-        found = film_of(store, *inputs)
-        if found is None:
-            return f"<p class='quiet'>{escape(NO_FILM)}</p>", *hidden
-        film, config = found
-        count = len(film.frames)
-        several = count > 1
-        slider = gr.Slider(1, max(2, count), value=1, visible=several)
-        return show(film, config, 1), slider, gr.Button("Play", visible=several)
-    except (ValueError, TypeError) as error:
-        return f"<p class='problem' role='alert'>{escape(str(error))}</p>", *hidden
+@dataclass(frozen=True)
+class Handlers:
+    """What the film's events call. `inputs` are the sidebar's values everywhere."""
+
+    store: ModelStore
+
+    def open_film(self, *inputs: Any) -> tuple[str, Any, Any]:
+        """HTML of the first frame, and updates of the slider and the Play button."""
+        hidden = gr.Slider(visible=False), gr.Button(visible=False)
+        try:
+            found = film_of(self.store, *inputs)
+            if found is None:
+                return quiet(NO_FILM), *hidden
+            film, config = found
+            count = len(film.frames)
+            slider = gr.Slider(1, max(2, count), value=1, visible=count > 1)
+            return show(film, config, 1), slider, gr.Button("Play", visible=count > 1)
+        except (ValueError, TypeError) as error:
+            return note("problem", str(error)), *hidden
+
+    def look(self, number: float, *inputs: Any) -> Any:
+        """The frame that the slider stands at."""
+        try:
+            found = film_of(self.store, *inputs)
+            if found is None:
+                return gr.skip()
+            film, config = found
+            return show(film, config, min(len(film.frames), max(1, int(number))))
+        except (ValueError, TypeError) as error:
+            return note("problem", str(error))
+
+    def start_or_stop(self, label: str, number: float, *inputs: Any) -> tuple[Any, Any, Any]:
+        """Updates of the clock, the button and the frame."""
+        if label == "Pause":
+            return gr.Timer(active=False), "Play", gr.skip()
+        found = film_of(self.store, *inputs)
+        at_end = found is not None and number >= len(found[0].frames)
+        return gr.Timer(active=True), "Pause", 1 if at_end else gr.skip()
+
+    def tick(self, number: float, *inputs: Any) -> tuple[Any, Any, Any]:
+        """Updates of the frame, the clock and the button."""
+        found = film_of(self.store, *inputs)
+        if found is None or number >= len(found[0].frames):
+            return gr.skip(), gr.Timer(active=False), "Play"
+        return number + 1, gr.skip(), gr.skip()
 
 
-def build(store: ModelStore, sidebar: Sidebar) -> None:
-    """Lay the film out, folded away, and wire it."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+@dataclass(frozen=True)
+class FilmFold:
+    """The film's components."""
+
+    fold: gr.Accordion
+    frame: gr.Slider
+    play: gr.Button
+    screen: gr.HTML
+    clock: gr.Timer
+
+
+def lay_out() -> FilmFold:
+    """The film, folded away; `wire` makes it work."""
     with gr.Accordion(
         "Film: where the network looked while it learned", open=False, elem_id="film-fold"
     ) as fold:
@@ -132,36 +169,19 @@ def build(store: ModelStore, sidebar: Sidebar) -> None:
                 "Play", visible=False, size="sm", scale=0, min_width=96, elem_id="film-play"
             )
         screen = gr.HTML("", elem_id="film")
-    clock = gr.Timer(SECONDS, active=False)
+    return FilmFold(fold, frame, play, screen, gr.Timer(FRAME_SECONDS, active=False))
 
-    def look(number: float, *inputs: Any) -> Any:
-        try:
-            found = film_of(store, *inputs)
-            if found is None:
-                return gr.skip()
-            film, config = found
-            return show(film, config, min(len(film.frames), max(1, int(number))))
-        except (ValueError, TypeError) as error:
-            return f"<p class='problem' role='alert'>{escape(str(error))}</p>"
 
-    def start_or_stop(label: str, number: float, *inputs: Any) -> tuple[Any, Any, Any]:
-        if label == "Pause":
-            return gr.Timer(active=False), "Play", gr.skip()
-        found = film_of(store, *inputs)
-        at_end = found is not None and number >= len(found[0].frames)
-        return gr.Timer(active=True), "Pause", 1 if at_end else gr.skip()
-
-    def tick(number: float, *inputs: Any) -> tuple[Any, Any, Any]:
-        found = film_of(store, *inputs)
-        if found is None or number >= len(found[0].frames):
-            return gr.skip(), gr.Timer(active=False), "Play"
-        return number + 1, gr.skip(), gr.skip()
-
-    opened = [screen, frame, play]
-    fold.expand(lambda *inputs: open_film(store, *inputs), sidebar.choice, opened, **quiet)
-    for change in sidebar.changes:
-        change.then(lambda *inputs: open_film(store, *inputs), sidebar.choice, opened, **quiet)
-    inputs = [frame, *sidebar.choice]
-    frame.change(look, inputs, screen, trigger_mode="always_last", **quiet)
-    play.click(start_or_stop, [play, *inputs], [clock, play, frame], **quiet)
-    clock.tick(tick, inputs, [frame, clock, play], **quiet)
+def wire(page: Page, film: FilmFold) -> None:
+    """The film's events."""
+    handlers, choice = Handlers(page.store), page.sidebar.choice
+    opened = [film.screen, film.frame, film.play]
+    film.fold.expand(handlers.open_film, choice, opened, **QUIET)
+    for change in page.sidebar.changes:
+        change.then(handlers.open_film, choice, opened, **QUIET)
+    inputs = [film.frame, *choice]
+    film.frame.change(handlers.look, inputs, film.screen, trigger_mode="always_last", **QUIET)
+    film.play.click(
+        handlers.start_or_stop, [film.play, *inputs], [film.clock, film.play, film.frame], **QUIET
+    )
+    film.clock.tick(handlers.tick, inputs, [film.frame, film.clock, film.play], **QUIET)

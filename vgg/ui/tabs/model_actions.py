@@ -1,7 +1,7 @@
 """What a visitor may see of the models, and may do with them: the Models tab's work.
 
-On a public page a visitor's models belong to their sessions (see `store.Owner`): their owner may do
-with them what they like, and nobody can do anything with another's.
+On a public page a visitor's models belong to their sessions (see `private_models.Owner`): their
+owner may do with them what they like, and nobody can do anything with another's.
 """
 
 import logging
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,16 @@ from vgg.checkpoints.library import (
     losses,
     rename_model,
 )
-from vgg.checkpoints.loading import STARTER, default_weights_dir, find_config, local_weights
+from vgg.checkpoints.loading import STARTER, default_weights_dir, find_config
 from vgg.data.zips import ZipLimits
 from vgg.downloads import cached_weights
 from vgg.network.config import IMAGENET_NAMES
 from vgg.network.summary import count_parameters
+from vgg.ui import markup
+from vgg.ui.server.choice import NEW, Choice
 from vgg.ui.server.jobs import Jobs
-from vgg.ui.server.model_store import NEW, Choice, ModelStore
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.words import size_text
 
 if TYPE_CHECKING:
     from vgg.export.bundle import Bundle
@@ -50,8 +53,8 @@ EXPORT_SECONDS = 3600  # for which an exported zip is kept
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. `key` is what `Store.spec_of` takes."""
+class TableRow:
+    """One line of the table. `key` is what `ModelStore.spec_of` takes."""
 
     key: str
     label: str
@@ -59,9 +62,9 @@ class Row:
     kind: str  # where it comes from, for people; empty for a model of one's own
 
 
-def rows(store: ModelStore, keys: list[str]) -> list[Row]:
+def rows(store: ModelStore, keys: list[str]) -> list[TableRow]:
     """The models that this visitor may see: their own first, then those that all have."""
-    own = [key for key in keys if store.may_use(key)] if store.settings.public else []
+    own = [key for key in keys if store.private.may_use(key)] if store.settings.public else []
     listed = [(key, "") for key in own]
     shared = "" if not store.settings.public else "of this page"
     listed += [(name, shared) for name in store.own_models()]
@@ -74,13 +77,13 @@ def rows(store: ModelStore, keys: list[str]) -> list[Row]:
         try:
             path = _path(store, key)
             config = find_config(store.spec_of(key), weights_dir=store.settings.weights_dir)
-            found.append(Row(key, store.label(key), facts_of(config, path), kind))
+            found.append(TableRow(key, store.label(key), facts_of(config, path), kind))
         except (OSError, ValueError) as error:  # it goes while we look, or was never whole
             log.warning("a model is left out: %s", type(error).__name__)
     return found
 
 
-def table(found: list[Row], chosen: str) -> str:
+def table(found: list[TableRow], chosen: str) -> str:
     """The rows as HTML; the one in hand is marked."""
     lines = []
     for row in found:
@@ -101,15 +104,18 @@ def table(found: list[Row], chosen: str) -> str:
             f"<td>VGG-{config.depth}{norm}, {config.head}</td><td>{config.num_classes}</td>"
             f"<td>{accuracy}</td><td>{size_text(facts.bytes)}</td><td>{day}</td></tr>"
         )
-    return (
-        "<div class='confusion-box'><table class='per-class models'><thead><tr><th>Model</th>"
-        "<th title='layers with weights, and what reads the last maps'>Network</th>"
-        "<th>Classes</th><th title='on held-out pictures'>Accuracy</th><th>Size</th>"
-        f"<th>Date</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    columns = [
+        ("Model", ""),
+        ("Network", "layers with weights, and what reads the last maps"),
+        ("Classes", ""),
+        ("Accuracy", "on held-out pictures"),
+        ("Size", ""),
+        ("Date", ""),
+    ]
+    return markup.table(columns, "".join(lines), "models")
 
 
-def disk_use(store: ModelStore, found: list[Row]) -> str:
+def disk_use(store: ModelStore, found: list[TableRow]) -> str:
     """What models and kept outputs take; on a public page only what is the visitor's own."""
     own = [row for row in found if not row.kind]
     total = sum(row.facts.bytes or 0 for row in own)
@@ -123,27 +129,27 @@ def disk_use(store: ModelStore, found: list[Row]) -> str:
         home = _home(store)
         if home.is_dir():
             parts.append(f"{size_text(shutil.disk_usage(home).free)} are free")
-    return f"<p class='quiet'>{escape('; '.join(parts))}.</p>"
+    return markup.quiet(f"{'; '.join(parts)}.")
 
 
 def may_change(store: ModelStore, name: str) -> bool:
     """True for a model that this visitor may rename and delete."""
     if store.settings.public:
-        return store.may_use(name)
+        return store.private.may_use(name)
     return name in store.own_models() and name != store.first_name
 
 
 def may_take(store: ModelStore, name: str) -> bool:
     """True for a model that this visitor may export and push."""
-    return not store.settings.public or store.may_use(name) or name == STARTER
+    return not store.settings.public or store.private.may_use(name) or name == STARTER
 
 
 def rename(store: ModelStore, choice: Choice, name: str) -> str:
     """Rename the model in hand; returns what the page calls it from now on."""
     folder = _own_folder(store, choice)
     renamed = rename_model(folder, name)
-    if found := store.private.get(choice.model):
-        store.private[choice.model] = replace(found, path=renamed)
+    if choice.model in store.private:
+        store.private.move(choice.model, renamed)
         return choice.model
     return renamed.name
 
@@ -159,7 +165,7 @@ def question(store: ModelStore, choice: Choice) -> str:
 def delete(store: ModelStore, choice: Choice) -> None:
     """Delete the model in hand."""
     delete_model(_own_folder(store, choice))
-    if found := store.private.pop(choice.model, None):
+    if found := store.private.forget(choice.model):
         shutil.rmtree(found.path.parent, ignore_errors=True)  # named as the model's name here
 
 
@@ -170,7 +176,7 @@ def bring_in(store: ModelStore, jobs: Jobs, file: str, name: str) -> str:
     if store.settings.public:
         jobs.make_room()
         import_model(given, out, suffixes=SAFE_SUFFIXES, limits=PUBLIC_LIMITS)
-        store.keep_private(key, out)
+        store.private.keep(key, out)
         return key
     import_model(given, out, suffixes=SUFFIXES, limits=LIMITS)
     return out.name
@@ -272,19 +278,9 @@ def _taken(store: ModelStore, choice: Choice) -> str:
 
 def _path(store: ModelStore, name: str) -> Path | None:
     """Where a model lies: its folder, or its file of weights."""
-    spec = store.spec_of(name)
-    found = local_weights(spec, weights_dir=store.settings.weights_dir)
-    if found is None and name in IMAGENET_NAMES:
-        return cached_weights(name)
-    return found
+    found = store.lies_at(name)
+    return cached_weights(name) if found is None and name in IMAGENET_NAMES else found
 
 
 def _home(store: ModelStore) -> Path:
     return Path(store.settings.weights_dir or default_weights_dir())
-
-
-def size_text(count: int | None) -> str:
-    """`15.2 MB`."""
-    if count is None:
-        return "–"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -3,7 +3,8 @@
 import re
 
 from vgg.checkpoints.loading import STARTER
-from vgg.ui.server.model_store import NEW, Choice, ModelStore
+from vgg.ui.server.choice import NEW, Choice
+from vgg.ui.server.model_store import ModelStore
 
 LOCAL = "http://127.0.0.1:7860"
 
@@ -58,7 +59,7 @@ def program(store: ModelStore, choice: Choice, address: str | None) -> str:
 def spec(store: ModelStore, choice: Choice) -> str:
     """What `load_model` takes on the visitor's own machine."""
     name = store.name(choice)
-    if store.may_use(name):  # theirs after they have exported it
+    if store.private.may_use(name):  # theirs after they have exported it
         return store.label(name)
     is_plain = name == STARTER or choice.is_imagenet
     if is_plain or store.settings.public or store.settings.weights_dir is None:

@@ -2,24 +2,22 @@
 every browser knows, and the examples."""
 
 import base64
-from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from vgg.data.images import ImageError, read_image
 from vgg.data.shapes import draw_shape
-from vgg.ui.heatmap import data_url
+from vgg.ui.events import said
+from vgg.ui.pictures import image_tag, served_png
 from vgg.ui.server.uploads import uploaded
 
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 EXAMPLE_SIZE = 256
-SHOWN_SIDE = 448  # pixels of a picture under its heat map
+READ_SIDE = 448  # pixels of a picture under its heat map
 # A state for each shape that draws a handsome one; found by looking.
 EXAMPLES = {
     "arrow": 13,
@@ -42,7 +40,7 @@ def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Ima
         return read_drawing(drawing) if drawing else None
     if not pictures or len(pictures) > 1:
         return None
-    return read_image(uploaded(pictures[0][0]), min_side=SHOWN_SIDE)
+    return read_image(uploaded(pictures[0][0]), min_side=READ_SIDE)
 
 
 def read_drawing(drawing: str) -> Image.Image:
@@ -61,32 +59,18 @@ def shown_copies(pictures: Pictures) -> Any:
     kept: list[Any] = []
     changed = False
     for path, caption in pictures:
-        try:
+        with said():
             uploaded(path)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
         if path.lower().endswith(SHOWN_BY_BROWSERS):
             kept.append((path, caption))
             continue
         changed = True
         try:
-            kept.append((copy_for_browsers(read_image(path)), caption or Path(path).name))
+            copy = served_png("picture.png", read_image(path))
+            kept.append((copy, caption or Path(path).name))
         except ImageError as error:
             gr.Warning(str(error))
     return gr.Gallery(kept) if changed else gr.skip()
-
-
-def copy_for_browsers(image: Image.Image) -> str:
-    """A file with the same pixels, so that the answer is the same as for the original."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # more takes seconds for a photograph
-    return served_file("picture.png", buffer.getvalue())
-
-
-def served_file(name: str, data: bytes) -> str:
-    """Put a file where Gradio serves it, and deletes it when it is old."""
-    path: str = save_bytes_to_cache(data, name, get_upload_folder())
-    return path
 
 
 def example(name: str) -> Image.Image:
@@ -98,16 +82,14 @@ def example_file(name: str) -> str:
     """One example as a file that Gradio serves; `ValueError` for another name."""
     if name not in EXAMPLES:
         raise ValueError("there is no such example")
-    buffer = BytesIO()
-    example(name).save(buffer, "PNG")
-    return served_file(f"{name}.png", buffer.getvalue())
+    return served_png(f"{name}.png", example(name))
 
 
 def show_examples() -> str:
     """The examples as buttons. Their pictures are in the page itself: they have no address."""
     buttons = "".join(
         f"<button type='button' data-example='{name}' title='{name}'>"
-        f"<img alt='{name}' src='{data_url(example(name))}'></button>"
+        f"{image_tag(example(name), name)}</button>"
         for name in EXAMPLES
     )
     return f"<p class='quiet'>Examples</p><div class='gallery'>{buttons}</div>"

@@ -1,21 +1,25 @@
 """What a finished training leads to: its model in use, its mistakes, why it answers so."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from vgg.ui.server.jobs import Job, Jobs
+from vgg.ui.events import QUIET, said
+from vgg.ui.page import Page, ShownPicture
+from vgg.ui.pictures import served_file
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.sidebar import Sidebar, choose
+from vgg.ui.sidebar import choose
 from vgg.ui.tabs import evaluate_cell
-from vgg.ui.tabs.predict_input import Pictures, served_file
+from vgg.ui.tabs.predict_input import Pictures
 
-GONE = "This model is not here any more; choose another in the sidebar."
+MODEL_GONE = "This model is not here any more; choose another in the sidebar."
 
 
 @dataclass(frozen=True)
-class After:
+class Buttons:
     """The buttons under a training that is over."""
 
     row: gr.Row
@@ -25,14 +29,14 @@ class After:
     take: gr.Button
 
 
-def lay_out() -> After:
+def lay_out() -> Buttons:
     """The buttons; they show where there is a model."""
     with gr.Row(visible=False, elem_id="after") as row:
         use = gr.Button("Use it", variant="primary", size="md", min_width=120, elem_id="use-it")
         mistakes = gr.Button("See its mistakes", size="md", min_width=120, elem_id="see-mistakes")
         why = gr.Button("See why", size="md", min_width=120, elem_id="see-why")
         take = gr.Button("Take it away", size="md", min_width=120, elem_id="take-away")
-    return After(row, use, mistakes, why, take)
+    return Buttons(row, use, mistakes, why, take)
 
 
 def held_out_picture(store: ModelStore, model: str) -> Pictures:
@@ -47,44 +51,40 @@ def held_out_picture(store: ModelStore, model: str) -> Pictures:
     return [(served_file(file.name, file.read_bytes()), f"held out: {best['class']}")]
 
 
-def wire(
-    store: ModelStore,
-    jobs: Jobs,
-    after: After,
-    mine: gr.BrowserState,
-    sidebar: Sidebar,
-    tabs: gr.Tabs,
-    picture: list[gr.components.Component | gr.Tabs],
-) -> None:
-    """Let each button choose the model and open its tab. `picture` are the Predict tab's inner
-    tabs, the name of the open one, and its gallery."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+@dataclass(frozen=True)
+class Handlers:
+    """What the buttons call; `handles` are the visitor's jobs, that which is shown first."""
 
-    def chosen(ids: Any) -> tuple[str, list[Any]]:
-        found: Job | None = next(iter(jobs.of(ids)), None)
-        model = jobs.model(found) if found else ""
-        if not model:
-            raise gr.Error(GONE, print_exception=False)
-        return model, choose(store, model)
+    store: ModelStore
+    jobs: Jobs
 
-    def open_tab(name: str) -> Any:
-        return lambda ids: (gr.Tabs(selected=name), *chosen(ids)[1])
+    def open_tab(self, name: str, handles: Any) -> tuple[Any, ...]:
+        """Updates that choose the model and open a tab."""
+        return gr.Tabs(selected=name), *choose(self.store, self._model(handles))
 
-    def see_why(ids: Any) -> tuple[Any, ...]:
-        model, updates = chosen(ids)
-        try:
-            pictures = held_out_picture(store, model)
-        except ValueError as error:
-            raise gr.Error(f"{str(error).capitalize()}.", print_exception=False) from error
+    def see_why(self, handles: Any) -> tuple[Any, ...]:
+        """Updates that show a held-out picture in the Predict tab."""
+        model = self._model(handles)
+        with said():
+            pictures = held_out_picture(self.store, model)
         opened = gr.Tabs(selected="picture"), "picture", pictures
-        return gr.Tabs(selected="predict-tab"), *updates, *opened
+        return *self.open_tab("predict-tab", handles), *opened
 
-    outputs = [tabs, *sidebar.shown]
-    sidebar.changes.extend(
-        (
-            after.use.click(open_tab("predict-tab"), mine, outputs, **quiet),
-            after.mistakes.click(open_tab("evaluate-tab"), mine, outputs, **quiet),
-            after.take.click(open_tab("models-tab"), mine, outputs, **quiet),
-            after.why.click(see_why, mine, [*outputs, *picture], **quiet),
-        )
-    )
+    def _model(self, handles: Any) -> str:
+        job = next(iter(self.jobs.of(handles)), None)
+        model = self.jobs.model(job) if job else ""
+        if not model:
+            raise gr.Error(MODEL_GONE, print_exception=False)
+        return model
+
+
+def wire(page: Page, done: Buttons, picture: ShownPicture) -> None:
+    """Let each button choose the model and open its tab."""
+    handlers, jobs = Handlers(page.store, page.jobs), page.session.jobs
+    changes = page.sidebar.changes
+    outputs = [page.tabs, *page.sidebar.shown]
+    for button, tab in ((done.use, "predict"), (done.mistakes, "evaluate"), (done.take, "models")):
+        opening = partial(handlers.open_tab, f"{tab}-tab")
+        changes.append(button.click(opening, jobs, outputs, **QUIET))
+    shown = [*outputs, picture.places, picture.place, picture.image]
+    changes.append(done.why.click(handlers.see_why, jobs, shown, **QUIET))

@@ -10,12 +10,16 @@ import gradio as gr
 from vgg.checkpoints.loading import STARTER
 from vgg.network.config import ModelConfig
 from vgg.training.options import DEFAULT_BUDGET, TrainOptions
-from vgg.ui.server.model_store import NEW, Choice, ModelStore, choice_from_inputs
-from vgg.ui.tabs.train_pictures import PictureSet, sentence
+from vgg.ui.events import QUIET
+from vgg.ui.markup import note, problem
+from vgg.ui.server.choice import NEW, Choice, choice_from_inputs
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.picture_sets import PictureSet
+from vgg.ui.words import duration, sentence
 
 TIMES = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
 OWN_TIME, EPOCHS = "Own time", "Epochs"
-MODES = {
+MODE_NAMES = {
     "Automatic": "auto",
     "Head only": "probe",
     "Whole network": "finetune",
@@ -38,7 +42,7 @@ def options_of(
     seed: float | None,
 ) -> TrainOptions:
     """The step's raw values as options; `ValueError` says which makes no sense."""
-    kind = MODES.get(mode)
+    kind = MODE_NAMES.get(mode)
     if kind is None:
         raise ValueError(f"unknown mode {mode!r}")
     budget = float(seconds or 0) if time == OWN_TIME else TIMES.get(time)
@@ -80,10 +84,10 @@ def origin(store: ModelStore, mode: str, *inputs: Any) -> str:
     """The network that the training starts from, by its name, as HTML."""
     try:
         choice = choice_from_inputs(*inputs)
-        start = start_from(store, choice, MODES.get(mode, "auto"))
+        start = start_from(store, choice, MODE_NAMES.get(mode, "auto"))
         network = architecture(store.config(choice))
     except (ValueError, TypeError) as error:
-        return f"<p class='problem'>{escape(sentence(str(error)))}</p>"
+        return problem(error)
     model = store.label(store.name(choice))
     name = "Starter" if choice.model == STARTER else f"ImageNet's {model}" * choice.is_imagenet
     name = f"<b>{escape(name or model)}</b>"
@@ -110,7 +114,7 @@ def plan(store: ModelStore, pictures: PictureSet | None, values: Sequence[Any], 
         options = options_of(store, choice, *values)
         config = store.config(choice)
     except (ValueError, TypeError) as error:
-        return f"<p class='problem'>{escape(sentence(str(error)))}</p>"
+        return problem(error)
     name = architecture(config)
     total = len(pictures.index.samples)
     what = f"{name} learns from scratch"
@@ -130,7 +134,7 @@ def plan(store: ModelStore, pictures: PictureSet | None, values: Sequence[Any], 
     classes = len(pictures.index.class_names)
     if config.num_classes != classes:
         text += f" It gets the pictures' {classes} classes."
-    return f"<p class='plan'>{escape(sentence(text))}</p>"
+    return note("plan", sentence(text))
 
 
 def lasting(options: TrainOptions) -> str:
@@ -140,16 +144,9 @@ def lasting(options: TrainOptions) -> str:
     return f"at most {duration(options.seconds or DEFAULT_BUDGET)}"
 
 
-def duration(seconds: float) -> str:
-    """`40 s`, `2 min`, `1 min 40 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    parts = [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest or not minutes)
-    return " ".join(parts)
-
-
 def headline(options: TrainOptions) -> str:
     """The step in a few words: `Head only, at most 2 min`."""
-    mode = next(name for name, mode in MODES.items() if mode == options.mode)
+    mode = next(name for name, mode in MODE_NAMES.items() if mode == options.mode)
     return f"{mode}, {lasting(options)}"
 
 
@@ -157,7 +154,7 @@ Input = gr.Radio | gr.Number | gr.Checkbox
 
 
 @dataclass(frozen=True)
-class How:
+class Choices:
     """The step's components; `values` in the order of `options_of`."""
 
     origin: gr.HTML
@@ -167,12 +164,16 @@ class How:
     train: gr.Button
 
 
-def lay_out(store: ModelStore, chosen: Sequence[Any]) -> How:
+def own_numbers(time: str) -> tuple[Any, Any]:
+    """The box for seconds or that for epochs, where one is chosen."""
+    return gr.Number(visible=time == OWN_TIME), gr.Number(visible=time == EPOCHS)
+
+
+def lay_out(store: ModelStore, chosen: Sequence[Any]) -> Choices:
     """The step's components. `chosen` are the sidebar's first values."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     defaults = TrainOptions()
     start = gr.HTML(origin(store, "Automatic", *chosen), elem_id="origin")
-    mode = gr.Radio(list(MODES), value="Automatic", label="Mode", elem_id="mode")
+    mode = gr.Radio(list(MODE_NAMES), value="Automatic", label="Mode", elem_id="mode")
     times = [*TIMES, OWN_TIME, EPOCHS]
     if store.settings.public:
         times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
@@ -208,19 +209,6 @@ def lay_out(store: ModelStore, chosen: Sequence[Any]) -> How:
         )
     told = gr.HTML("", elem_id="plan")
     train = gr.Button("Train", variant="primary", elem_id="train")
-    budget.change(
-        lambda time: (gr.Number(visible=time == OWN_TIME), gr.Number(visible=time == EPOCHS)),
-        budget,
-        [seconds, epochs],
-        **quiet,
-    )
-    values: list[Input] = [
-        mode,
-        budget,
-        seconds,
-        epochs,
-        image_size,
-        augment,
-        seed,
-    ]
-    return How(start, values, name, told, train)
+    budget.change(own_numbers, budget, [seconds, epochs], **QUIET)
+    values: list[Input] = [mode, budget, seconds, epochs, image_size, augment, seed]
+    return Choices(start, values, name, told, train)

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from html import escape
 
 from vgg.ui import plots
+from vgg.ui.markup import note, problem, quiet
 from vgg.ui.server.jobs import DONE, RUNNING, STOPPED, WAITING, Event, Job, Jobs
-from vgg.ui.tabs.train_options import duration
-from vgg.ui.tabs.train_pictures import sentence
+from vgg.ui.words import duration, sentence
 
 # What is told of work that comes before the epochs: (done, total) put into words.
-STEPS = {
+WORK_SAID = {
     "download": "downloading the weights: {0:.0f} of {1:.0f} MB",
     "read": "reading the files: {0:.0f} of {1:.0f}",
     "decode": "reading the pictures: {0:.0f} of {1:.0f}",
     "features": "{0:.0f} of {1:.0f} pictures went through the network",
 }
-NO_JOB = "<p class='quiet'>Nothing has been trained yet. Choose pictures, then press Train.</p>"
+NO_JOB = quiet("Nothing has been trained yet. Choose pictures, then press Train.")
 
 
 def status(jobs: Jobs, job: Job | None) -> str:
@@ -24,13 +24,13 @@ def status(jobs: Jobs, job: Job | None) -> str:
     if job is None:
         return ""
     epochs = job.all("epoch")
-    parts = [_big_number(job, epochs), f"<p class='state'>{escape(_state(jobs, job))}</p>"]
+    parts = [_big_number(job, epochs), note("state", _state(jobs, job))]
     if pace := _progress(job, epochs):
-        parts.append(f"<p class='quiet'>{escape(pace)}</p>")
+        parts.append(quiet(pace))
     told = [e["message"] for e in job.events if e["kind"] in ("plan", "warning")]
-    parts += [f"<p class='told'>{escape(sentence(text))}</p>" for text in dict.fromkeys(told)]
+    parts += [note("told", sentence(text)) for text in dict.fromkeys(told)]
     if job.error:
-        parts.append(f"<p class='problem' role='alert'>{escape(sentence(job.error))}</p>")
+        parts.append(problem(job.error))
     return f"<div class='job' data-state='{job.state}'>{''.join(parts)}</div>"
 
 
@@ -75,7 +75,7 @@ def _progress(job: Job, epochs: list[Event]) -> str:
         if job.result:
             return f"{duration(job.result['seconds'])}, {job.result['images']} pictures"
         return ""
-    last = next((e for e in reversed(job.events) if e["kind"] in (*STEPS, "epoch")), None)
+    last = next((e for e in reversed(job.events) if e["kind"] in (*WORK_SAID, "epoch")), None)
     parts = ["getting ready …"]
     if last and last["kind"] == "epoch":
         parts = [
@@ -87,7 +87,7 @@ def _progress(job: Job, epochs: list[Event]) -> str:
     elif last:
         scale = 1e6 if last["kind"] == "download" else 1
         counts = (last["done"] / scale, last["total"] / scale)
-        parts = [STEPS[last["kind"]].format(*counts)]
+        parts = [WORK_SAID[last["kind"]].format(*counts)]
     if last and last.get("seconds_left"):
         parts.append(f"{duration(last['seconds_left'])} left")
     since = time.time() - (job.started or time.time())
@@ -120,7 +120,7 @@ def others(jobs: Jobs, mine: Sequence[Job]) -> str:
         "</button></li>"
         for job in mine
     )
-    return f"<p class='quiet'>Your other trainings</p><ul class='other-jobs'>{buttons}</ul>"
+    return f"{quiet('Your other trainings')}<ul class='other-jobs'>{buttons}</ul>"
 
 
 def curve(job: Job | None) -> str:

@@ -1,0 +1,135 @@
+"""Sets of labelled pictures that a person gives the page: as a zip, class by class, a folder, or
+the sample. What was uploaded is copied to where Gradio serves nothing, and goes with its set."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vgg.data.names import file_name
+from vgg.data.shapes import draw_folder
+from vgg.ui.server.settings import Settings
+from vgg.ui.server.uploads import uploaded
+
+if TYPE_CHECKING:
+    from vgg.data.folder import FolderIndex
+
+SAMPLE_COUNT = 200  # drawings a class of the sample: drawn in a few seconds
+PUBLIC_PICTURES = 3000  # that strangers may give a public page at once
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures to learn from, looked through. `owned`: a copy of ours that goes with the job."""
+
+    folder: Path
+    owned: bool
+    name: str
+    index: "FolderIndex"
+
+
+def from_zip(settings: Settings, file: str | None) -> PictureSet | None:
+    """Unpack an uploaded zip, safely, into a folder that is not served."""
+    if not file:
+        return None
+    uploaded(file)
+    from vgg.data.zips import ZipLimits, open_zip
+
+    limits = ZipLimits()
+    if settings.public:
+        limits = ZipLimits(max_entries=2 * PUBLIC_PICTURES, max_bytes=2 * 1024**3)
+    with _new_folder() as scratch:
+        folder, skipped = open_zip(Path(file), scratch / "pictures", limits=limits)
+        found = _looked_through(settings, folder, Path(file).stem, owned=True)
+    return replace(found, index=replace(found.index, skipped=(*skipped, *found.index.skipped)))
+
+
+def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureSet | None:
+    """Copy the pictures of named boxes, one a class, into a folder."""
+    filled = [(name.strip(), pictures) for name, pictures in boxes if pictures]
+    if not filled:
+        return None
+    names = [name for name, _ in filled]
+    if missing := next((n for n, (name, _) in enumerate(filled, 1) if not name), None):
+        raise ValueError(f"class {missing} has pictures but no name; give it one")
+    if len(set(names)) < len(names):
+        raise ValueError("two classes have the same name; give each its own")
+    with _new_folder() as scratch:
+        for name, pictures in filled:
+            folder = scratch / "pictures" / file_name(name, "class")
+            folder.mkdir(parents=True)
+            for number, (path, _) in enumerate(pictures):
+                suffix = Path(path).suffix.lower()
+                shutil.copyfile(uploaded(path), folder / f"{number:04d}{suffix}")
+        return _looked_through(settings, scratch / "pictures", "my-classes", owned=True)
+
+
+def from_folder(settings: Settings, path: str) -> PictureSet | None:
+    """A folder of this machine; for the person who sits at it."""
+    if not path.strip():
+        return None
+    if settings.public:
+        raise ValueError("a public page takes no folder of its server; upload a zip instead")
+    folder = Path(path.strip()).expanduser()
+    return _looked_through(settings, folder, folder.resolve().name, owned=False)
+
+
+def from_sample(settings: Settings) -> PictureSet:
+    """Draw the sample shapes."""
+    with _new_folder() as scratch:
+        draw_folder(scratch / "shapes", count=SAMPLE_COUNT, seed=0)
+        return _looked_through(settings, scratch / "shapes", "shapes", owned=True)
+
+
+def forget(pictures: PictureSet | None) -> None:
+    """Remove a set that nobody trains on."""
+    if pictures is not None and pictures.owned:
+        shutil.rmtree(pictures.folder.parent, ignore_errors=True)
+
+
+@contextmanager
+def lent(pictures: PictureSet) -> Iterator[Path]:
+    """A folder for a job to learn from, which goes when the job ends, or where none comes of it.
+    The person's own set stays for the next training; the files are the same ones on the disk,
+    where it can."""
+    if not pictures.owned:
+        yield pictures.folder
+        return
+    with _new_folder() as copy:
+        shutil.copytree(pictures.folder, copy, copy_function=_link, dirs_exist_ok=True)
+        yield copy
+
+
+@contextmanager
+def _new_folder() -> Iterator[Path]:
+    """A folder that Gradio does not serve, as it does its own temporary one; it goes where the work
+    on it fails."""
+    folder = Path(tempfile.mkdtemp(prefix="vgg-studio-data-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _looked_through(settings: Settings, folder: Path, name: str, *, owned: bool) -> PictureSet:
+    from vgg.data.folder import scan_folder
+
+    index = scan_folder(folder)
+    if settings.public and len(index.samples) > PUBLIC_PICTURES:
+        raise ValueError(
+            f"this public page learns from at most {PUBLIC_PICTURES} pictures, not "
+            f"{len(index.samples)}; run VGG Studio on your own machine for more"
+        )
+    return PictureSet(folder, owned, name, index)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, target)
