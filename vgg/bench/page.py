@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from vgg.bench.measuring import BenchPlan, Row, in_turn, make_row, timed
-from vgg.checkpoints.loading import PROJECT, STARTER, load_model
+from vgg.checkpoints.loading import PROJECT, STARTER, load_model, project_file
 from vgg.data.shapes import draw_shape
 from vgg.inference.predictor import Predictor
 
@@ -152,7 +152,7 @@ def overhead_rows(plan: BenchPlan) -> Generator[Row]:
 def our_command(plan: BenchPlan) -> list[str]:
     """The page as a person starts it, up to the port."""
     places = ["--device", plan.machine.device, "--precision", plan.machine.precision]
-    return [sys.executable, str(PROJECT / "app.py"), *places, "--port"]
+    return [sys.executable, str(project_file("app.py")), *places, "--port"]
 
 
 @contextmanager

@@ -28,6 +28,14 @@ log = logging.getLogger(__name__)
 STARTER = "starter"
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SHIPPED = PROJECT / "weights"
+PACKAGED = PROJECT / "vgg" / "weights"  # the same in an installed package
+
+
+def project_file(name: str) -> Path:
+    """A file of the project itself; a `UserError` in an installed package, which lacks it."""
+    if not (PROJECT / name).is_file():
+        raise UserError("checkpoints.not_installed", name=name)
+    return PROJECT / name
 
 
 def default_weights_dir() -> Path:
@@ -60,7 +68,7 @@ def _places(weights_dir: Path | None) -> list[Path]:
         return [Path(weights_dir)]
     home = default_weights_dir()
     chosen = bool(os.environ.get("VGG_STUDIO_WEIGHTS_DIR"))
-    return [home] if chosen or home == SHIPPED else [home, SHIPPED]
+    return [home] if chosen or home == SHIPPED else [home, SHIPPED, PACKAGED]
 
 
 @cache
@@ -158,7 +166,7 @@ def local_weights(name: str, *, weights_dir: Path | None = None) -> Path | None:
     """Where `name` lies on this machine without the Hub's cache; None where it does not."""
     places = _places(weights_dir)
     if name == STARTER:
-        own = (place / STARTER for place in places)
+        own = (place / STARTER for place in (*places, PACKAGED))
         return next((p for p in own if (p / "config.json").is_file()), SHIPPED / STARTER)
     if name in IMAGENET_NAMES:
         return next(filter(None, (_imagenet_file(name, place) for place in places)), None)

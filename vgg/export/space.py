@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgg.checkpoints.loading import PROJECT, STARTER, find_config, find_weights
+from vgg.checkpoints.loading import PROJECT, STARTER, find_config, find_weights, project_file
 from vgg.downloads import HUB_PREFIX
 from vgg.errors import UserError
 from vgg.export.hub import (
@@ -98,7 +98,7 @@ def deploy(
 
 def space_files(hardware: str | None = None) -> dict[str, Path | bytes]:
     """Path in the Space → file or content, without a model."""
-    files: dict[str, Path | bytes] = {name: PROJECT / name for name in TOP_FILES}
+    files: dict[str, Path | bytes] = {name: project_file(name) for name in TOP_FILES}
     for tree in TREES:
         for file in sorted((PROJECT / tree).rglob("*")):
             path = file.relative_to(PROJECT)
