@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import numpy as np
     from fake_hub import FakeHub
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
+    from vgg.data.index import FolderIndex
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -86,6 +89,23 @@ def _same_random_numbers() -> None:
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+def fingerprinted(index: "FolderIndex") -> "tuple[FolderIndex, np.ndarray]":
+    """An index less what can't be read, and the fingerprints of what is left."""
+    import numpy as np
+
+    from vgg.data.reading import load_picture
+    from vgg.network.config import Preprocessing
+
+    found = [
+        load_picture(sample.path, Preprocessing(), with_fingerprint=True)
+        for sample in index.samples
+    ]
+    names = [sample.name for sample in index.samples]
+    failed = {n: item.error for n, item in zip(names, found, strict=True) if item.error}
+    prints = [item.fingerprint for item in found if item.fingerprint is not None]
+    return index.without(failed) if failed else index, np.array(prints)
 
 
 @pytest.fixture(scope="session")

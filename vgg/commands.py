@@ -85,7 +85,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from vgg.training.trainer import pictures_of
 
     with pictures_of(options.folder) as (root, _):
-        index = scan_folder(root, least=1)
+        with progress_line("files looked at") as tell:
+            index = scan_folder(root, least=1, on_progress=tell)
         model = load_model(options.model, weights_dir=options.weights_dir)
         check_trained(model.config, options.model)
         predictor = Predictor(model, options.device, options.precision)

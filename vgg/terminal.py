@@ -12,7 +12,7 @@ from vgg.network.summary import count_macs, count_parameters, describe_count
 SKIPS_TOLD = 20  # skipped files that are named on a terminal
 COUNTED = {
     "download": "downloaded",
-    "read": "pictures read",
+    "scan": "files looked at",
     "decode": "pictures decoded",
     "features": "pictures seen by the trunk",
 }

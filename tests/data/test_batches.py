@@ -61,7 +61,7 @@ def test_without_files_there_is_nothing_to_start_a_process_for() -> None:
 def test_no_more_is_read_than_two_batches_ahead(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vgg.data.reading.cpu_cores", lambda: 2)
+    monkeypatch.setattr("vgg.device.cpu_cores", lambda: 2)
     given = 0
 
     def endless() -> Iterator[Path]:

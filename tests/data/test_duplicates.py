@@ -1,13 +1,12 @@
 """Copies of a picture are found, other pictures are not taken for copies."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from vgg.data.duplicates import FINGERPRINT, file_digest, fingerprint, group
+from vgg.data.duplicates import FINGERPRINT, fingerprint, group
 
 
 def scene(seed: int, size: tuple[int, int] = (200, 160)) -> Image.Image:
@@ -141,11 +140,3 @@ def test_groups_do_not_depend_on_the_order_of_the_pictures() -> None:
 def test_no_pictures_and_one_picture_work() -> None:
     assert group(np.zeros(0, FINGERPRINT)).shape == (0,)
     assert group(prints_of([scene(0)])).tolist() == [0]
-
-
-def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:
-    for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items():
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (file_digest(tmp_path / name) for name in "abc")
-    assert a == b != c
-    assert len(a) == 32

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import unicodedata
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vgg.data.folder import FolderIndex, scan_folder
+from vgg.data.files import FileBytes
+from vgg.data.folder import scan_folder
+from vgg.data.index import FolderIndex
+from vgg.errors import StoppedError
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 
@@ -324,3 +328,39 @@ def test_pictures_are_not_read_whole(tmp_path: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:60])  # the header is there, the pixels are not
     assert scan_folder(tmp_path).counts["cat"] == 2
+
+
+def test_a_scan_tells_how_far_it_is_and_stops_when_it_is_asked(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    index = scan_folder(pets(tmp_path), on_progress=lambda *step: told.append(step))
+    assert told == [(done, 5) for done in range(1, 6)]
+    assert not any(sample.digest for sample in index.samples)
+    with pytest.raises(StoppedError, match="was stopped"):
+        scan_folder(tmp_path, should_stop=lambda: len(told) >= 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_scan_of_20000_files_stops_within_a_second(whole: bool, tmp_path: Path) -> None:
+    put(tmp_path, "cat/0.png", "dog/0.png")
+    for name in ("cat", "dog"):
+        for k in range(1, 10_000):
+            os.link(tmp_path / name / "0.png", tmp_path / name / f"{k}.png")
+    for asked_at in (0, 1, 5000):
+        asked = [] if asked_at else [time.monotonic()]
+
+        def on_progress(
+            done: int, total: int, asked: list[float] = asked, asked_at: int = asked_at
+        ) -> None:
+            assert total == 20_000
+            if done == asked_at:
+                asked.append(time.monotonic())
+
+        with pytest.raises(StoppedError):
+            scan_folder(
+                tmp_path,
+                contents=FileBytes() if whole else None,
+                on_progress=on_progress,
+                should_stop=lambda asked=asked: bool(asked),
+            )
+        assert time.monotonic() - asked[0] < 1

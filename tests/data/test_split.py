@@ -1,6 +1,5 @@
 """The honest split: copies on one side, every class on both, a fifth held out, repeatable."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fingerprinted
 from test_duplicates import COPIES, cropped, resized, scene
 
-from vgg.data.folder import FolderIndex
+from vgg.data.folder import scan_folder
 from vgg.data.images import read_image
-from vgg.data.split import Split, _held_out, folds, hash_samples, scan_folder, split
+from vgg.data.index import FolderIndex
+from vgg.data.split import Split, _held_out, folds, split
 
 
 def draw(root: Path, counts: dict[str, int], *, first: int = 0) -> Path:
@@ -40,7 +41,7 @@ def assert_honest(index: FolderIndex, parts: Split) -> None:
 
 def test_a_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
     index = scan_folder(draw(tmp_path, {"cat": 40, "dog": 15, "owl": 5, "yak": 2}))
-    parts = split(index)
+    parts = split(*fingerprinted(index))
     assert held_counts(index, parts) == {"cat": 8, "dog": 3, "owl": 1, "yak": 1}
     assert sorted(parts.train + parts.held_out) == list(range(62))
     assert_honest(index, parts)
@@ -49,10 +50,10 @@ def test_a_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
 
 def test_the_seed_alone_decides(tmp_path: Path) -> None:
     index = scan_folder(draw(tmp_path, {"cat": 20, "dog": 20}))
-    index, prints = hash_samples(index)
-    first = split(index, seed=1)
-    again = split(scan_folder(tmp_path), seed=1, prints=prints)
-    other = split(index, seed=2, prints=prints)
+    index, prints = fingerprinted(index)
+    first = split(index, prints, seed=1)
+    again = split(scan_folder(tmp_path), prints, seed=1)
+    other = split(index, prints, seed=2)
     assert first.train == again.train
     assert first.held_out == again.held_out
     assert first.held_out != other.held_out
@@ -67,9 +68,9 @@ def test_planted_copies_never_stand_on_both_sides(tmp_path: Path) -> None:
             for n in range(k % 4):
                 change = changes[(k + 3 * n) % len(changes)]
                 change(image).save(tmp_path / name / f"{k} copy {n}.png")
-    index = scan_folder(tmp_path)
+    index, prints = fingerprinted(scan_folder(tmp_path))
     for seed in range(4):
-        parts = split(index, seed=seed)
+        parts = split(index, prints, seed=seed)
         assert_honest(index, parts)
         side = {index.samples[k].name: "held out" for k in parts.held_out}
         for sample in index.samples:
@@ -84,7 +85,7 @@ def test_a_class_of_copies_only_is_learned_and_not_measured(tmp_path: Path) -> N
     for k in range(1, 6):
         resized(read_image(tmp_path / "mug" / "0.png"), 1 + k / 5).save(tmp_path / f"mug/{k}.png")
     index = scan_folder(tmp_path)
-    parts = split(index)
+    parts = split(*fingerprinted(index))
     assert held_counts(index, parts) == {"cat": 2, "dog": 2, "mug": 0}
     assert_honest(index, parts)
     assert "'mug' is held out" in parts.hints[0]
@@ -93,7 +94,7 @@ def test_a_class_of_copies_only_is_learned_and_not_measured(tmp_path: Path) -> N
 def test_one_picture_in_two_classes_is_pointed_out(tmp_path: Path) -> None:
     draw(tmp_path, {"cat": 10, "dog": 10})
     read_image(tmp_path / "cat" / "3.png").save(tmp_path / "dog" / "same.png")
-    parts = split(scan_folder(tmp_path))
+    parts = split(*fingerprinted(scan_folder(tmp_path)))
     assert parts.hints == (
         "pictures of two classes look the same, once: check cat/3.png and dog/same.png",
     )
@@ -106,7 +107,7 @@ def test_split_folders_decide_and_copies_leave_train(tmp_path: Path) -> None:
     copy = cropped(read_image(tmp_path / "val" / "dog" / "0.png"), 0.04, 0.04, 0.04, 0.04)
     copy.save(tmp_path / "train" / "dog" / "twin.png")
     index = scan_folder(tmp_path)
-    parts = split(index)
+    parts = split(*fingerprinted(index))
     names = parts.names(index)
     assert len(names["train"]) == 12
     assert {name.split("/")[0] for name in names["train"]} == {"train"}
@@ -123,58 +124,14 @@ def test_a_class_whose_pictures_are_all_held_out_too_can_not_be_learned(tmp_path
         draw(tmp_path / part, {"cat": 2})
         draw(tmp_path / part, {"dog": 2}, first=10 if part == "train" else 20)
     with pytest.raises(ValueError, match="no picture of 'cat' is left to learn from"):
-        split(scan_folder(tmp_path))
-
-
-def test_pictures_that_vanish_or_fail_meanwhile_are_skipped(tmp_path: Path) -> None:
-    index = scan_folder(draw(tmp_path, {"cat": 8, "dog": 8}))
-    (tmp_path / "cat" / "2.png").unlink()
-    whole = (tmp_path / "dog" / "5.png").read_bytes()
-    (tmp_path / "dog" / "5.png").write_bytes(whole[: len(whole) // 2])
-    parts = split(index)
-    assert [skipped.file for skipped in parts.skipped] == ["cat/2.png", "dog/5.png"]
-    assert "does not exist" in parts.skipped[0].reason
-    assert "cut off" in parts.skipped[1].reason
-    assert len(parts.train) + len(parts.held_out) == 14
-    left, prints = hash_samples(index)
-    assert left.counts == {"cat": 7, "dog": 7}
-    assert len(prints) == 14
-    assert {skipped.file for skipped in left.skipped} == {"cat/2.png", "dog/5.png"}
-
-
-def test_a_folder_that_vanishes_ends_in_a_sentence(tmp_path: Path) -> None:
-    index = scan_folder(draw(tmp_path, {"cat": 2, "dog": 2}))
-    for path in tmp_path.rglob("*.png"):
-        path.unlink()
-    with pytest.raises(ValueError, match="no picture of 'cat' is left"):
-        split(index)
-    with pytest.raises(ValueError, match="holds no pictures"):
-        hash_samples(index)
-
-
-def test_the_split_is_written_with_names_below_the_folder(tmp_path: Path) -> None:
-    index = scan_folder(draw(tmp_path / "photos" / "my é pets", {"cat": 5, "dog": 5}))
-    parts = split(index)
-    parts.write(tmp_path / "split.json", index)
-    written = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
-    assert written.keys() == {"train", "held_out"}
-    names = written["train"] + written["held_out"]
-    assert sorted(names) == sorted(f"{c}/{k}.png" for c in ("cat", "dog") for k in range(5))
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["split.json"]
-
-
-def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:
-    index = scan_folder(draw(tmp_path, {"cat": 3, "dog": 3}))
-    seen: list[tuple[int, int]] = []
-    hash_samples(index, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(k, 6) for k in range(1, 7)]
+        split(*fingerprinted(scan_folder(tmp_path)))
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.6, 1])
 def test_a_share_that_makes_no_sense_is_refused(tmp_path: Path, share: float) -> None:
     index = scan_folder(draw(tmp_path, {"cat": 2, "dog": 2}))
     with pytest.raises(ValueError, match="held_out"):
-        split(index, held_out=share)
+        split(*fingerprinted(index), held_out=share)
 
 
 @pytest.mark.real
@@ -186,7 +143,8 @@ def test_hostile_files_among_the_pictures_are_read_or_skipped(tmp_path: Path) ->
         shutil.copy(path, root / ("cat", "dog")[k % 2] / f"odd {k}{path.suffix}")
     index = scan_folder(root)
     assert len(index.samples) + len(index.skipped) == len(odd) + 20
-    parts = split(index)
+    index, prints = fingerprinted(index)
+    parts = split(index, prints)
     assert len(parts.train) + len(parts.held_out) + len(parts.skipped) == len(index.samples)
     assert all(skipped.reason for skipped in index.skipped + parts.skipped)
     assert_honest(index, parts)
@@ -247,16 +205,6 @@ def test_folds_are_fewer_where_there_is_too_little() -> None:
     assert len(folds([0, 0, 1, 1], [0, 1, 2, 3])) == 2
     with pytest.raises(ValueError, match="all pictures show the same"):
         folds([0, 0, 1], [5, 5, 5])
-
-
-def test_features_count_in_the_split(tmp_path: Path) -> None:
-    """They are handed on in the order of the samples, those that fail left out."""
-    index = scan_folder(draw(tmp_path, {"cat": 6, "dog": 6}))
-    (tmp_path / "cat" / "0.png").write_bytes(b"")
-    features = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
-    parts = split(index, features)
-    assert len(set(parts.groups.tolist())) == 12
-    assert parts.groups[0] == -1
 
 
 def test_neither_torch_nor_scikit_learn_is_loaded_for_a_scan() -> None:

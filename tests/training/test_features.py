@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from vgg.data.cache import FeatureStore, cache_dir, trim
+from vgg.data.files import digest_of, in_threads, memory_available
 from vgg.data.images import read_image
-from vgg.data.reading import empty_pixels, in_threads, load_picture, memory_available
+from vgg.data.reading import LoadedPicture, empty_pixels, load_picture
 from vgg.data.shapes import draw_folder
 from vgg.data.transforms import normalise, to_uint8
 from vgg.network.config import Preprocessing
@@ -70,6 +71,14 @@ def test_fully_connected_layers_are_not_made_up() -> None:
         Trunk(network("gap"), "fc", CFG, device=CPU)
 
 
+def loaded(files: list[Path]) -> list[tuple[str, LoadedPicture]]:
+    """Pictures with the digests of their files."""
+    return [
+        (digest_of(file.read_bytes()), load_picture(file, CFG, with_fingerprint=True))
+        for file in files
+    ]
+
+
 def run_twice(files: list[Path]) -> tuple[int, int]:
     """How many pictures go through the first layer of a trunk at the first and second time."""
     counts = []
@@ -79,10 +88,9 @@ def run_twice(files: list[Path]) -> tuple[int, int]:
         trunk.network.features[0].register_forward_hook(
             lambda _, args, out, passed=passed: passed.append(len(out))
         )
-        digests = [load_picture(file, CFG, with_digest=True).digest for file in files]
-        known = trunk.store.read(digests)
-        todo = [f for f, digest in zip(files, digests, strict=True) if digest not in known]
-        list(extract(trunk, todo))
+        pictures = loaded(files)
+        known = trunk.store.read(digest for digest, _ in pictures)
+        list(extract(trunk, [item for item in pictures if item[0] not in known]))
         counts.append(sum(passed))
     return counts[0], counts[1]
 
@@ -93,11 +101,11 @@ def test_a_second_time_the_trunk_does_not_run(files: list[Path]) -> None:
 
 def test_what_is_kept_is_what_was_computed(files: list[Path]) -> None:
     trunk = Trunk(network(), "gap", CFG, device=CPU)
-    seen = list(extract(trunk, files, with_fingerprint=[True] * len(files)))
-    kept = trunk.store.read([item.load_picture.digest for item in seen])
+    seen = list(extract(trunk, loaded(files)))
+    kept = trunk.store.read([item.digest for item in seen])
     for item in seen:
-        assert np.array_equal(kept[item.load_picture.digest], item.features)
-        assert item.load_picture.fingerprint["digest"].item().decode() == item.load_picture.digest
+        assert np.array_equal(kept[item.digest], item.features)
+        assert item.picture.fingerprint["digest"].item().decode() == item.digest
 
 
 def test_other_weights_sizes_heads_and_precisions_have_stores_of_their_own() -> None:
@@ -120,19 +128,17 @@ def test_other_weights_sizes_heads_and_precisions_have_stores_of_their_own() -> 
 
 def test_leaving_the_loop_keeps_what_is_done(files: list[Path]) -> None:
     trunk = Trunk(network(), "gap", CFG, device=CPU)
-    work = extract(trunk, files)
-    digests = [next(work).load_picture.digest for _ in range(5)]
+    work = extract(trunk, loaded(files))
+    digests = [next(work).digest for _ in range(5)]
     work.close()
     assert set(trunk.store.read(digests)) == set(digests)
 
 
 def test_an_unreadable_picture_does_not_stop_the_others(files: list[Path]) -> None:
     files[3].write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    files[5].unlink()
-    seen = list(extract(Trunk(network(), "gap", CFG, device=CPU), files))
-    assert [k for k, item in enumerate(seen) if item.features is None] == [3, 5]
-    assert seen[3].load_picture.error
-    assert seen[5].load_picture.error
+    seen = list(extract(Trunk(network(), "gap", CFG, device=CPU), loaded(files)))
+    assert [k for k, item in enumerate(seen) if item.features is None] == [3]
+    assert seen[3].picture.error
 
 
 def test_a_damaged_file_of_the_cache_is_ignored_and_removed() -> None:

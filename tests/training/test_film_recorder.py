@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import fingerprinted
 from safetensors.torch import load_file
 
 import vgg.training.film_recorder
 from vgg.checkpoints.file_names import FILM_FOLDER
 from vgg.checkpoints.folder import save_checkpoint
+from vgg.data.folder import scan_folder
+from vgg.data.index import FolderIndex, Sample
 from vgg.data.shapes import SHAPES, draw_folder
-from vgg.data.split import scan_folder, split
+from vgg.data.split import Split, split
 from vgg.inference.attention_film import MAP_SIDE, Film, read_film
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
+from vgg.training.dataset import Dataset
 from vgg.training.film_recorder import film_pictures
 from vgg.training.trainer import train
 
@@ -69,6 +73,12 @@ def same_weights(a: Path, b: Path) -> bool:
     return mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
 
 
+def film_of(folder: Path) -> list[Sample]:
+    """The pictures that a film of a training on this folder shows."""
+    index, prints = fingerprinted(scan_folder(folder))
+    return film_pictures(Dataset.of(index), split(index, prints))
+
+
 @pytest.mark.usefixtures("plenty")
 def test_a_film_has_a_map_and_a_probability_for_one_held_out_picture_of_each_class(
     drawn: Path, tmp_path: Path
@@ -79,8 +89,7 @@ def test_a_film_has_a_map_and_a_probability_for_one_held_out_picture_of_each_cla
     assert film.classes == tuple(range(8))
     assert [frame.epoch for frame in film.frames] == [1, 2, 3]
     held_out = json.loads((out / "split.json").read_text())["held_out"]
-    index = scan_folder(drawn)
-    shown = film_pictures(index, split(index))
+    shown = film_of(drawn)
     assert [sample.label for sample in shown] == list(range(8))
     assert {sample.name for sample in shown} <= set(held_out)
     for number in range(8):
@@ -112,8 +121,7 @@ def test_the_last_frames_probabilities_are_those_of_the_network_in_training(
     train(drawn, out=out, epochs=2, precision="fp32", device="cpu", **TINY)
     model = load_model(out)
     temperature = model.config.temperature
-    index = scan_folder(drawn)
-    files = [sample.path for sample in film_pictures(index, split(index))]
+    files = [sample.path for sample in film_of(drawn)]
     predictor = Predictor(model, "cpu", "fp32")
     logits = predictor.probabilities(predictor.prepare(files)).log() * temperature
     probs = torch.softmax(logits, dim=1).diagonal()
@@ -228,8 +236,7 @@ def test_a_picture_that_went_away_ends_the_film_and_not_the_training(
 ) -> None:
     folder = Path(tmp_path / "shapes")
     draw_folder(folder, count=4, size=40)
-    index = scan_folder(folder)
-    gone = film_pictures(index, split(index))[3].path
+    gone = film_of(folder)[3].path
     out = tmp_path / "model"
     train(
         folder,
@@ -242,12 +249,10 @@ def test_a_picture_that_went_away_ends_the_film_and_not_the_training(
 
 
 def test_many_classes_have_a_few_probes_evenly_spread(tmp_path: Path) -> None:
-    from vgg.data.split import FolderIndex, Sample, Split
-
     samples = tuple(Sample(Path(f"{k}.png"), f"{k}.png", k // 2) for k in range(200))
     index = FolderIndex(tmp_path, samples, tuple(f"class {k}" for k in range(100)))
     parts = Split([], list(range(1, 200, 2)), torch.zeros(200).numpy())
-    labels = [sample.label for sample in film_pictures(index, parts)]
+    labels = [sample.label for sample in film_pictures(Dataset.of(index), parts)]
     assert len(labels) == 12
     assert labels == sorted(set(labels))
     assert labels[-1] > 90

@@ -115,17 +115,16 @@ def test_from_cached_outputs_of_the_fourth_pool_come_the_answers_for_the_picture
 ) -> None:
     model = network(head, batch_norm=batch_norm)
     pixels = torch.stack([to_uint8(read_image(f), CFG) for f in sorted(shapes.glob("*.png"))])
-    names = [str(number) for number in range(len(pixels))]
-    cache = ActivationCache(names, early_size(model.config))
+    cache = ActivationCache(len(pixels), early_size(model.config))
     features, maps = Trunk(model, head, CFG, device=CPU).with_maps(pixels)
-    for row in zip(names, features, maps, strict=True):
-        cache.put(*row)
-    assert cache.rows.shape == (2 * len(pixels), row_size(model.config))
+    for row, found_here in enumerate(zip(features, maps, strict=True)):
+        cache.put(row, *found_here)
+    assert cache.lines.shape == (2 * len(pixels), row_size(model.config))
     tuned = PartlyFrozenVGG.of(model, 4)
     with torch.inference_mode():
         wanted = model(normalise(pixels, CFG)) / model.config.temperature
         assert torch.allclose(tuned(normalise(pixels, CFG)), wanted, atol=1e-5)
-        found = tuned(cache.rows[: len(pixels)].float())
+        found = tuned(cache.lines[: len(pixels)].float())
     assert torch.allclose(found, wanted, rtol=1e-2, atol=0.02 * wanted.std())
 
 
@@ -191,12 +190,12 @@ def test_mirror_images_come_for_one_in_two_and_only_while_learning() -> None:
 
 
 def test_maps_of_another_size_push_earlier_ones_off_the_shelf() -> None:
-    cache = ActivationCache(["a", "b"], 2)
-    cache.put("a", np.zeros(4, np.float16), torch.zeros(3, 4, 4, dtype=torch.float16))
-    cache.put("b", np.ones(4, np.float16), torch.ones(3, 2, 2, dtype=torch.float16))
+    cache = ActivationCache(2, 2)
+    cache.put(0, np.zeros(4, np.float16), torch.zeros(3, 4, 4, dtype=torch.float16))
+    cache.put(1, np.ones(4, np.float16), torch.ones(3, 2, 2, dtype=torch.float16))
     assert cache.filled.tolist() == [False, True, False, False]
-    assert cache.rows.shape == (4, 2 + 3 * 4)
-    assert cache.rows[1].tolist() == [1] * 14
+    assert cache.lines.shape == (4, 2 + 3 * 4)
+    assert cache.lines[1].tolist() == [1] * 14
 
 
 def test_a_zoom_shows_a_part_of_the_picture_enlarged_and_at_times_mirrored() -> None:

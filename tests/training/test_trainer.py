@@ -22,13 +22,18 @@ from sklearn.linear_model import LogisticRegression
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.loading import load_model
 from vgg.data.augment import augment
+from vgg.data.duplicates import group
+from vgg.data.files import FileBytes
+from vgg.data.folder import scan_folder
+from vgg.data.reading import load_picture
 from vgg.data.shapes import SHAPES, draw_folder
-from vgg.data.split import folds, group, scan_folder
+from vgg.data.split import folds
 from vgg.errors import StoppedError
 from vgg.inference.predictor import Predictor
 from vgg.network.config import ModelConfig, Preprocessing
 from vgg.network.summary import count_macs
 from vgg.network.vgg import VGG
+from vgg.training.dataset import Dataset, read_pixels
 from vgg.training.features import Trunk, extract
 from vgg.training.logistic import fit_head
 from vgg.training.loop import train_loop
@@ -207,7 +212,7 @@ def test_stop_keeps_the_best_model_so_far(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_stop_before_anything_was_learned_leaves_no_model(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match="before anything was learned"):
+    with pytest.raises(StoppedError, match="stopped"):
         train(shapes, out=tmp_path / "model", epochs=5, should_stop=lambda: True, **TINY)
     assert not (tmp_path / "model").exists()
 
@@ -246,13 +251,32 @@ def test_damaged_pictures_are_skipped_with_their_reason(shapes: Path, tmp_path: 
     assert result.images == 79
 
 
-def test_pictures_that_go_away_while_it_trains_are_skipped(shapes: Path, tmp_path: Path) -> None:
+def test_pictures_that_go_away_while_it_trains_were_read_already(
+    shapes: Path, tmp_path: Path
+) -> None:
     def on_event(event: dict[str, Any]) -> None:
-        if event["kind"] == "scan":
+        if "counts" in event:
             (shapes / "heart" / "0001.png").unlink()
 
     result = train(shapes, out=tmp_path / "model", epochs=1, on_event=on_event, **TINY)
-    assert [entry.file for entry in result.skipped] == ["heart/0001.png"]
+    assert result.images == 80
+
+
+def test_what_memory_had_no_room_for_is_skipped_where_it_changed(
+    shapes: Path, tmp_path: Path
+) -> None:
+    contents = FileBytes(0)
+    dataset = Dataset.of(scan_folder(shapes, contents=contents), contents)
+    (shapes / "heart" / "0001.png").unlink()
+    shutil.copy(shapes / "star" / "0002.png", shapes / "star" / "0003.png")
+    left, pixels, prints = read_pixels(run_for(tmp_path), dataset, preprocessing_of(32))
+    assert [entry.reason.split(";")[0] for entry in left.index.skipped] == [
+        "does not exist",
+        "changed while it was read",
+    ]
+    assert len(left) == len(left.rows) == len(prints) == 78
+    assert len(pixels) == 80
+    assert left.samples[-1].name == dataset.samples[left.rows[-1]].name
 
 
 def test_a_zip_is_trained_on_like_the_folder_in_it(shapes: Path, tmp_path: Path) -> None:
@@ -316,7 +340,8 @@ def test_a_probe_that_is_stopped_learns_from_what_it_has_seen(
 
     def stop_after(count: int) -> Callable[[], bool]:
         calls = iter(range(10_000))
-        return lambda: next(calls) >= 80 + count  # it is asked for each file that is read first
+        scan = 80 + 9  # it is asked for each file and folder first
+        return lambda: next(calls) >= scan + count
 
     result = train(
         shapes,
@@ -408,9 +433,14 @@ def test_of_drawings_that_no_layer_has_seen_at_least_87_in_100_are_right() -> No
     index, model = scan_folder(real / "tux"), load_model(real / "vgg16-oxford")
     trunk = Trunk(model, "stages", trunk_preprocessing(model, None), device=torch.device("cpu"))
     files = [sample.path for sample in index.samples]
-    seen = list(extract(trunk, files, with_fingerprint=[True] * len(files)))
+    pictures = [load_picture(file, trunk.cfg, with_fingerprint=True) for file in files]
+    seen = list(
+        extract(
+            trunk, [(file.name, picture) for file, picture in zip(files, pictures, strict=True)]
+        )
+    )
     features = np.stack([item.features for item in seen]).astype(np.float32)
-    prints = np.array([item.load_picture.fingerprint for item in seen])
+    prints = np.array([item.picture.fingerprint for item in seen])
     groups, answers = group(prints, features), np.zeros(len(files), int)
     for learned, measured in folds(index.labels, groups, seed=0):
         head = fit_head(features[learned], index.labels[learned], groups[learned], 7)
@@ -552,9 +582,12 @@ def run_for(tmp_path: Path, **choices: Any) -> Run:
 
 
 def test_the_image_size_comes_from_the_pictures(shapes: Path, tmp_path: Path) -> None:
-    assert suitable_size(run_for(tmp_path), scan_folder(shapes)) == 48  # tiny ones are enlarged
+    assert (
+        suitable_size(run_for(tmp_path), Dataset.of(scan_folder(shapes))) == 48
+    )  # tiny ones are enlarged
     draw_folder(tmp_path / "large", count=2, size=100)
-    assert suitable_size(run_for(tmp_path), scan_folder(tmp_path / "large")) == 96
+    large = Dataset.of(scan_folder(tmp_path / "large"))
+    assert suitable_size(run_for(tmp_path), large) == 96
 
 
 def test_more_time_gives_a_wider_network_and_less_a_smaller_picture() -> None:
@@ -584,7 +617,7 @@ def test_many_classes_get_a_wider_network_to_begin_with() -> None:
 def test_plain_deep_networks_from_scratch_are_warned_of(shapes: Path, tmp_path: Path) -> None:
     for depth in (13, 16):
         run = run_for(tmp_path, epochs=1, depth=depth, batch_norm=False, width=0.06)
-        choose_network(run, scan_folder(shapes), None)
+        choose_network(run, Dataset.of(scan_folder(shapes)), None)
         assert any(f"take vgg{depth}_bn" in note for note in run.notes)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vgg.data.files import batches, in_threads
 from vgg.data.images import ImageError, read_image
-from vgg.data.reading import batches, in_threads
 from vgg.data.transforms import needed_side, to_uint8
 from vgg.network.config import Preprocessing
 

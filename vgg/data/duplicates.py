@@ -16,10 +16,8 @@ for copies, of the 319,600 of the shapes 6. A picture that is nearly one flat co
 speak of; its copies can be missed.
 """
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -66,17 +64,11 @@ FINGERPRINT = np.dtype(
 )
 
 
-def file_digest(path: Path) -> str:
-    """BLAKE2b of the file's bytes, 16 bytes as 32 hex letters."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def fingerprint(image: Image.Image, digest: str) -> np.ndarray:
     """What `group` compares: a record, shape (), dtype `FINGERPRINT`.
 
     `image` is RGB, of any size; 128 pixels for the shorter side are plenty. `digest` is the
-    file's, from `file_digest`.
+    file's, from `vgg.data.files.digest_of`.
     """
     from imagehash import phash
 

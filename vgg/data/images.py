@@ -100,6 +100,13 @@ def probe_size(
         return _upright_size(_read(source), max_pixels)
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture's file; what stands in the way is an `ImageError`, as of
+    `read_image`."""
+    with _plain_errors(path):
+        return _read(path)
+
+
 @contextmanager
 def _plain_errors(source: object) -> Iterator[None]:
     """Turns every failure into an `ImageError` that begins with the file's name, not its folder.

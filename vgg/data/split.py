@@ -1,45 +1,20 @@
-"""A folder or zip of pictures, and its honest split: what is learned from, what is measured on.
+"""The honest split: what is learned from, what is measured on.
 
-`folder` lists a folder, `zips` unpacks a zip, `duplicates` finds copies of
-one picture; their public names are here, too. The held-out part is chosen before anything is
-learned, a fifth of each class, and copies of a picture are on one side together.
+The held-out part is chosen before anything is learned, a fifth of each class, and copies of a
+picture are on one side together.
 """
 
-import json
-import os
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from vgg.data.duplicates import FINGERPRINT, file_digest, fingerprint, group
-from vgg.data.folder import FolderIndex, Sample, Skipped, reason_of, scan_folder
-from vgg.data.images import ImageError, read_image
-from vgg.data.zips import ZipLimits, open_zip
+from vgg.data.duplicates import group
+from vgg.data.index import FolderIndex, Skipped
 from vgg.errors import UserError
 
-__all__ = [
-    "FINGERPRINT",
-    "FolderIndex",
-    "Sample",
-    "Skipped",
-    "Split",
-    "ZipLimits",
-    "file_digest",
-    "fingerprint",
-    "folds",
-    "group",
-    "hash_samples",
-    "open_zip",
-    "scan_folder",
-    "split",
-]
-
 _CROWD = 20  # pictures: a larger group may be of one kind (grey trousers), not of one picture
-_HASH_SIDE = 128  # pixels of the shorter side that a JPEG is decoded with: enough for the hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,34 +38,14 @@ class Split:
             "held_out": [index.samples[k].name for k in self.held_out],
         }
 
-    def write(self, path: Path, index: FolderIndex) -> None:
-        """Writes split.json; it is there whole or not at all."""
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_text(json.dumps(self.names(index), indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
-
-
-def hash_samples(
-    index: FolderIndex, *, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[FolderIndex, np.ndarray]:
-    """Reads all pictures: the index less those that fail, and a fingerprint of each that is left.
-
-    The fingerprints are (N,), of dtype `FINGERPRINT`, in the order of the samples.
-    """
-    prints, failed = _fingerprints(index, on_progress)
-    if not failed:
-        return index, prints
-    left = [k for k in range(len(prints)) if k not in failed]
-    return index.without({index.samples[k].name: failed[k] for k in failed}), prints[left]
-
 
 def split(
     index: FolderIndex,
+    prints: np.ndarray,
     features: np.ndarray | None = None,
     *,
     held_out: float = 0.2,
     seed: int = 0,
-    prints: np.ndarray | None = None,
 ) -> Split:
     """Chooses the held-out part: of each class about the share `held_out`, copies on one side.
 
@@ -98,29 +53,22 @@ def split(
     on either side where two of its pictures are no copies of each other; else it is learned from
     only. Where the folder came split, its parts stand, less what `train` has copies of.
 
-    `features` (N, D), a network's outputs, help to find copies. `prints` (N,), from
-    `hash_samples`, spare the reading of the pictures. Raises ValueError where nothing is left to
-    learn a class from.
+    `prints` (N,), of dtype `FINGERPRINT`, and `features` (N, D), a network's outputs, tell copies.
+    Raises `UserError` where nothing is left to learn a class from.
     """
     if not 0 < held_out <= 0.5:
         raise UserError("data.held_out", value=held_out)
-    failed: dict[int, str] = {}
-    if prints is None:
-        prints, failed = _fingerprints(index)
     samples, labels = index.samples, index.labels
-    good = np.array([k for k in range(len(samples)) if k not in failed], np.int64)
-    groups = np.full(len(samples), -1)
-    groups[good] = group(prints[good], None if features is None else np.asarray(features)[good])
-    skipped = [Skipped(samples[k].name, reason) for k, reason in failed.items()]
-    side = np.zeros(len(samples), bool)  # held out
-    if any(sample.part == "held_out" for sample in samples):
-        side[:] = [sample.part == "held_out" for sample in samples]
+    groups = group(prints, features)
+    skipped = []
+    side = np.array([sample.part == "held_out" for sample in samples])
+    if side.any():
         for k, twin in _copies(prints["digest"], groups, side):
             reason = f"is a copy of {samples[twin].name}, which is held out"
             skipped.append(Skipped(samples[k].name, reason))
             groups[k] = -1
-    elif len(good):
-        side[good] = _held_out(labels[good], groups[good], held_out, seed)
+    else:
+        side = _held_out(labels, groups, held_out, seed)
     placed = groups >= 0
     train, measured = np.flatnonzero(placed & ~side), np.flatnonzero(placed & side)
     _check_classes(index, labels[train])
@@ -167,34 +115,6 @@ def folds(
             for f, (_, part) in enumerate(split_up.split(where, labels[where], group_of)):
                 fold[where[part]] = order[f]
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
-
-
-def _fingerprints(
-    index: FolderIndex, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, dict[int, str]]:
-    """A fingerprint of each sample, and why some can't be had: by their numbers."""
-
-    def read(sample: Sample) -> np.ndarray | str:
-        try:
-            image = read_image(sample.path, min_side=_HASH_SIDE)
-            return fingerprint(image, file_digest(sample.path))
-        except ImageError as error:
-            return reason_of(error)
-        except OSError:
-            return "went away while it was read"
-
-    count = len(index.samples)
-    prints = np.zeros(count, FINGERPRINT)
-    failed: dict[int, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for k, result in enumerate(pool.map(read, index.samples)):
-            if isinstance(result, str):
-                failed[k] = result
-            else:
-                prints[k] = result
-            if on_progress:
-                on_progress(k + 1, count)
-    return prints, failed
 
 
 def _copies(digests: np.ndarray, groups: np.ndarray, side: np.ndarray) -> list[tuple[int, int]]:

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from vgg.data.folder import Skipped, is_hidden
 from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
+from vgg.data.index import Skipped
 from vgg.data.names import ON_WINDOWS, windows_takes
+from vgg.data.walk import is_hidden
 from vgg.errors import UserError
 
 _CHUNK = 256 * 1024  # bytes read at a time

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgg.data.folder import FolderIndex, Sample, scan_folder
-from vgg.data.reading import batches, in_threads, load_picture
+from vgg.data.files import batches, in_threads
+from vgg.data.folder import scan_folder
+from vgg.data.index import FolderIndex, Sample
+from vgg.data.reading import load_picture
 from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import calibration_error
 from vgg.inference.predictor import Predictor
@@ -196,7 +198,9 @@ def evaluate(
     skipped. `on_progress` gets pictures done and pictures in all. A `ValueError` says why there is
     nothing to measure.
     """
-    index = folder if isinstance(folder, FolderIndex) else scan_folder(folder, least=1)
+    index = folder
+    if not isinstance(index, FolderIndex):
+        index = scan_folder(index, least=1, should_stop=should_stop)
     samples, hints = _measurable(index)
     number = {name: place for place, name in enumerate(predictor.config.label_names)}
     names = index.class_names

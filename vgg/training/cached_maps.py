@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgg import distributed
-from vgg.data.reading import batches, empty_pixels, empty_tensor, in_threads, load_picture
-from vgg.data.split import Sample
+from vgg.data.files import batches, in_threads
+from vgg.data.reading import empty_pixels, empty_tensor
 from vgg.errors import UserError
 from vgg.network.config import Preprocessing
+from vgg.training.dataset import Dataset
 from vgg.training.features import Trunk
 from vgg.training.recipe import Pictures
 from vgg.training.run import Run
@@ -23,37 +24,34 @@ AREAS = (0.35, 1.0)  # share of the picture that a zoom shows
 RATIOS = (3 / 4, 4 / 3)  # width over height of what it shows
 READ = 4  # pictures that say how long reading takes
 
-Item = tuple[Sample, bool]  # a picture, or its mirror image
+Item = tuple[int, bool]  # the row of a picture, and whether it is mirrored
 
 
 class ActivationCache:
-    """What the frozen stages gave of each picture, by its name, and perhaps of its mirror image.
+    """What the frozen stages gave of each picture, and perhaps of its mirror image.
 
-    A row is `early` numbers of the features, then what the fourth pool gave, all float16; in
-    memory, or in a temporary file where they would take much of it. The mirror images of n
-    pictures have the rows n to 2n.
+    A line is `early` numbers of the features, then what the fourth pool gave, all float16; in
+    memory, or in a temporary file where they would take much of it. The lines are
+    the rows of `Dataset`, `count` of them, and those of the mirror images come after.
     """
 
-    def __init__(self, names: Sequence[str], early: int) -> None:
-        self.place = {name: row for row, name in enumerate(names)}
-        self.early = early
-        self.filled = torch.zeros(2 * len(names), dtype=torch.bool)
-        self.rows = torch.empty(0, 0)
+    def __init__(self, count: int, early: int) -> None:
+        self.count, self.early = count, early
+        self.filled = torch.zeros(2 * count, dtype=torch.bool)
+        self.lines = torch.empty(0, 0)
 
-    def put(self, name: str, features: np.ndarray, maps: Tensor, *, mirrored: bool = False) -> None:
+    def put(self, row: int, features: np.ndarray, maps: Tensor, *, mirrored: bool = False) -> None:
         """Keep `maps` (C, S, S). Those of another size, from before, are given up."""
-        row = torch.cat([torch.from_numpy(features[: self.early]), maps.cpu().flatten()])
-        if self.rows.shape[1] != len(row):
-            self.rows = empty_tensor((len(self.filled), len(row)), np.float16)
+        line = torch.cat([torch.from_numpy(features[: self.early]), maps.cpu().flatten()])
+        if self.lines.shape[1] != len(line):
+            self.lines = empty_tensor((len(self.filled), len(line)), np.float16)
             self.filled[:] = False
-        place = self.place[name] + mirrored * len(self.place)
-        self.rows[place] = row
-        self.filled[place] = True
+        self.lines[row + mirrored * self.count] = line
+        self.filled[row + mirrored * self.count] = True
 
-    def lacking(self, samples: Iterable[Sample], *, mirrored: bool) -> list[Item]:
+    def lacking(self, rows: Iterable[int], *, mirrored: bool) -> list[Item]:
         """Those that are not there yet."""
-        offset = mirrored * len(self.place)
-        return [(s, mirrored) for s in samples if not self.filled[self.place[s.name] + offset]]
+        return [(row, mirrored) for row in rows if not self.filled[row + mirrored * self.count]]
 
 
 class CachedPictures(Pictures):
@@ -109,20 +107,23 @@ def zoom(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def fill(
     run: Run,
+    dataset: Dataset,
     cache: ActivationCache,
     trunk: Trunk,
     items: Sequence[Item],
     check_stop: Callable[[], None],
 ) -> None:
-    """Run the trunk on these pictures and put what it gives onto the shelf.
+    """Run the trunk on these pictures and put what it gives into the cache.
 
     Several processes share the work, and all have all of it in the end. `ValueError`: a picture
     is gone.
     """
 
+    samples = dict(zip(dataset.rows.tolist(), dataset.samples, strict=True))
+
     def through_trunk(items: Sequence[Item]) -> Iterator[tuple[np.ndarray, Tensor] | None]:
         looks = in_threads(
-            lambda item: (load_picture(item[0].path, trunk.cfg).pixels, item[1]), items
+            lambda item: (dataset.load(samples[item[0]], trunk.cfg).pixels, item[1]), items
         )
         with closing(looks):
             for batch in batches(looks, trunk.batch_size):
@@ -135,36 +136,36 @@ def fill(
                 yield from zip(features, maps.cpu(), strict=True)
 
     results = distributed.in_chunks(items, trunk.batch_size, through_trunk)
-    for done, ((sample, mirrored), result) in enumerate(zip(items, results, strict=True), start=1):
+    for done, ((row, mirrored), result) in enumerate(zip(items, results, strict=True), start=1):
         if result is None:
             raise UserError("training.picture_gone")
-        cache.put(sample.name, *result, mirrored=mirrored)
+        cache.put(row, *result, mirrored=mirrored)
         run.progress("features", done, len(items))
         check_stop()
 
 
 def read_all(
-    run: Run, samples: Sequence[Sample], cfg: Preprocessing, check_stop: Callable[[], None]
+    run: Run, dataset: Dataset, cfg: Preprocessing, check_stop: Callable[[], None]
 ) -> Tensor:
-    """Pixels of all pictures, uint8 (N, 3, S, S). `ValueError`: one is gone."""
-    pixels = empty_pixels(len(samples), cfg.size)
-    looks = in_threads(lambda sample: load_picture(sample.path, cfg), samples)
+    """Pixels of all pictures, uint8 (size, 3, S, S), a line a row. `ValueError`: one is gone."""
+    pixels = empty_pixels(dataset.size, cfg.size)
+    looks = in_threads(lambda sample: dataset.load(sample, cfg), dataset.samples)
     with closing(looks):
-        for row, item in enumerate(looks):
+        for done, (row, item) in enumerate(zip(dataset.rows, looks, strict=True), start=1):
             if item.pixels is None:
                 raise UserError("training.picture_gone")
             pixels[row] = item.pixels
-            run.progress("decode", row + 1, len(samples))
+            run.progress("decode", done, len(dataset))
             check_stop()
     return pixels
 
 
-def seconds_to_read(samples: Sequence[Sample], cfg: Preprocessing) -> float:
-    """One picture, measured on a few."""
-    files = [sample.path for sample in samples[:READ]]
+def seconds_to_read(dataset: Dataset, cfg: Preprocessing) -> float:
+    """One picture, measured on a few: the last, which memory may have had no room for."""
+    few = dataset.samples[-READ:]
     began = time.monotonic()
-    list(in_threads(lambda file: load_picture(file, cfg), files))
-    return (time.monotonic() - began) / len(files)
+    list(in_threads(lambda sample: dataset.load(sample, cfg), few))
+    return (time.monotonic() - began) / len(few)
 
 
 def seconds_to_look(trunk: Trunk) -> float:

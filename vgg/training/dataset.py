@@ -1,80 +1,142 @@
-"""All pictures of an index, read for a training: who they are, their pixels, their fingerprints."""
+"""The pictures of a training, one table: who they are, their bytes, their pixels."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vgg import distributed
-from vgg.data.reading import digests_of, empty_pixels, in_threads, load_picture, print_store
-from vgg.data.split import FINGERPRINT, FolderIndex
+from vgg.data.cache import FeatureStore
+from vgg.data.duplicates import FINGERPRINT
+from vgg.data.files import FileBytes, in_threads
+from vgg.data.index import FolderIndex, Sample
+from vgg.data.reading import LoadedPicture, empty_pixels, load_picture, print_store
+from vgg.data.split import Split
 from vgg.network.config import Preprocessing
+from vgg.network.vgg import VGG
 from vgg.training.run import Run
 
-GONE = "can't be read any more"
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The pictures to learn from, in the order of `index.samples`.
+
+    The one key of a picture is its row: the number that it had when all had been looked at. Every
+    table of a training (pixels, features, maps, fingerprints) has a line for each of the `size`
+    first rows. Pictures that fall out, once, leave the others' rows as they are: `rows`, int64
+    (N,), has those of the samples that are left.
+    """
+
+    index: FolderIndex
+    rows: np.ndarray
+    size: int
+    contents: FileBytes = field(default_factory=lambda: FileBytes(0))
+
+    @classmethod
+    def of(cls, index: FolderIndex, contents: FileBytes | None = None) -> "Dataset":
+        """All pictures of a folder, looked at just now."""
+        count = len(index.samples)
+        return cls(index, np.arange(count), count, contents or FileBytes(0))
+
+    def __len__(self) -> int:
+        return len(self.index.samples)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return self.index.samples
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,), numbers of `class_names`."""
+        return self.index.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.index.class_names
+
+    @property
+    def digests(self) -> list[str]:
+        """One a picture, of its file's bytes: what is kept on disk goes by them."""
+        return [sample.digest for sample in self.samples]
+
+    @property
+    def key(self) -> str:
+        """One digest of all pictures and their names: whether a folder is still the same."""
+        key = hashlib.blake2b(digest_size=16)
+        for sample in self.samples:
+            key.update(f"{sample.name}\0{sample.label}\0{sample.digest}\0".encode())
+        return key.hexdigest()
+
+    def only(self, places: Sequence[int], reasons: Mapping[int, str]) -> "Dataset":
+        """Those at these places, less those for which there are `reasons`, by place."""
+        names = [sample.name for sample in self.samples]
+        index = replace(self.index, samples=tuple(self.samples[place] for place in places))
+        if reasons:
+            index = index.without({names[place]: reason for place, reason in reasons.items()})
+        kept = [place for place in places if place not in reasons]
+        return replace(self, index=index, rows=self.rows[kept])
+
+    def load(
+        self, sample: Sample, cfg: Preprocessing, *, with_fingerprint: bool = False
+    ) -> LoadedPicture:
+        """Its pixels, of the bytes that its digest is of."""
+        return load_picture(
+            sample.path,
+            cfg,
+            contents=self.contents,
+            digest=sample.digest,
+            with_fingerprint=with_fingerprint,
+        )
 
 
-def identify(run: Run, index: FolderIndex) -> tuple[FolderIndex, list[str]]:
-    """The digest of each picture's bytes, and the index less those that are gone."""
-    digests: list[str | None] = []
-    with closing(digests_of([sample.path for sample in index.samples])) as read:
-        for digest in read:
-            run.check_stop()
-            digests.append(digest)
-            run.progress("read", len(digests), len(index.samples))
-    pairs = zip(index.samples, digests, strict=True)
-    gone = {sample.name: GONE for sample, digest in pairs if digest is None}
-    index, found = without(index, gone), [digest for digest in digests if digest]
-    distributed.barrier()
-    distributed.check_same(content_key(index, found), "pictures")
-    return index, found
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave. `probs` (N, K), float32, are of the held-out pictures, in the order of
+    the split; `facts` go into metrics.json."""
 
-
-def content_key(index: FolderIndex, digests: Sequence[str]) -> str:
-    """One digest of all pictures and their names: whether a folder is still the same."""
-    key = hashlib.blake2b(digest_size=16)
-    for sample, digest in zip(index.samples, digests, strict=True):
-        key.update(f"{sample.name}\0{sample.label}\0{digest}\0".encode())
-    return key.hexdigest()
-
-
-def without(index: FolderIndex, reasons: dict[str, str]) -> FolderIndex:
-    """`index.without`, where there is something to leave out."""
-    return index.without(reasons) if reasons else index
+    network: VGG
+    dataset: Dataset
+    split: Split
+    probs: np.ndarray
+    epochs: int
+    stopped: bool
+    facts: dict[str, Any]
 
 
 def read_pixels(
-    run: Run, index: FolderIndex, digests: Sequence[str], cfg: Preprocessing
-) -> tuple[FolderIndex, Tensor, list[int], np.ndarray]:
-    """Decode all pictures: (the index less the damaged, pixels, the rows of those left, prints).
+    run: Run, dataset: Dataset, cfg: Preprocessing
+) -> tuple[Dataset, Tensor, np.ndarray]:
+    """Decode all pictures: (the dataset less the damaged, pixels, fingerprints of those left).
 
-    `pixels` is uint8 (M, 3, S, S) with a row for each picture of the first index; fingerprints
-    that are known already are not computed again.
+    `pixels` is uint8 (size, 3, S, S), a line a row; fingerprints that are known already are not
+    computed again.
     """
-    store = print_store(cfg)
-    known = store.read(digests)
+    store: FeatureStore = print_store(cfg)
+    known = store.read(dataset.digests)
     fresh: dict[str, np.ndarray] = {}
-    reasons: dict[str, str] = {}
-    rows: list[int] = []
-    pixels = empty_pixels(len(digests), cfg.size)
-    prints = np.zeros(len(digests), FINGERPRINT)
-    todo = zip(index.samples, digests, strict=True)
+    reasons: dict[int, str] = {}
+    pixels = empty_pixels(dataset.size, cfg.size)
+    prints = np.zeros(len(dataset), FINGERPRINT)
     looks = in_threads(
-        lambda item: load_picture(item[0].path, cfg, with_fingerprint=item[1] not in known), todo
+        lambda sample: dataset.load(sample, cfg, with_fingerprint=sample.digest not in known),
+        dataset.samples,
     )
     with closing(looks):
-        for row, item in enumerate(looks):
+        for place, item in enumerate(looks):
             run.check_stop()
             if item.pixels is None:
-                reasons[index.samples[row].name] = item.error or GONE
+                reasons[place] = item.error
             else:
-                rows.append(row)
-                pixels[row] = item.pixels
-                prints[row] = known.get(digests[row], item.fingerprint)
-            if item.fingerprint is not None and item.digest:
-                fresh[item.digest] = item.fingerprint
-            run.progress("decode", row + 1, len(digests))
+                digest = dataset.samples[place].digest
+                pixels[dataset.rows[place]] = item.pixels
+                prints[place] = known.get(digest, item.fingerprint)
+                if item.fingerprint is not None:
+                    fresh[digest] = item.fingerprint
+            run.progress("decode", place + 1, len(dataset))
     store.write(fresh)
-    return without(index, reasons), pixels, rows, prints[rows]
+    dataset.contents.let_go()
+    left = [place for place in range(len(dataset)) if place not in reasons]
+    return dataset.only(left, reasons), pixels, prints[left]

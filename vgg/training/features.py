@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vgg.data.cache import FeatureStore, trim
-from vgg.data.reading import LoadedPicture, batches, in_threads, load_picture, print_store
+from vgg.data.files import batches
+from vgg.data.reading import LoadedPicture, print_store
 from vgg.data.transforms import normalise
 from vgg.device import precision_name
 from vgg.errors import UserError
@@ -111,52 +111,45 @@ class Trunk:
 @dataclass(frozen=True)
 class PictureFeatures:
     """One picture that went through the trunk: `features` is float16 (D,), None after an error.
-    `maps` is as of `Trunk.with_maps`."""
+    `maps` is as of `Trunk.with_maps`. `picture` has no pixels any more."""
 
-    load_picture: LoadedPicture
+    digest: str
+    picture: LoadedPicture
     features: np.ndarray | None
     maps: Tensor | None = None
 
 
 def extract(
     trunk: Trunk,
-    files: Sequence[Path],
+    pictures: Iterable[tuple[str, LoadedPicture]],
     *,
-    with_fingerprint: Sequence[bool] = (),
     lock: AbstractContextManager[Any] | None = None,
 ) -> Generator[PictureFeatures]:
-    """Run the trunk on each file, in order, and keep the results on disk as they come.
+    """Run the trunk on each picture (the digest of its file, and what is in it), in order, and keep
+    the results on disk as they come.
 
-    Files are decoded by threads meanwhile. `with_fingerprint` says of which files a fingerprint is
-    wanted. `lock` is held for one batch at a time. Leave the loop at any time: what is done is
-    kept.
+    `lock` is held for one batch at a time. Leave the loop at any time: what is done is kept.
     """
-    wanted = list(with_fingerprint) or [False] * len(files)
-    looks = in_threads(
-        lambda item: load_picture(item[0], trunk.cfg, with_fingerprint=item[1], with_digest=True),
-        zip(files, wanted, strict=True),
-    )
     rows: dict[str, np.ndarray] = {}
     prints: dict[str, np.ndarray] = {}
     try:
-        for batch in batches(looks, trunk.batch_size):
-            good = [item.pixels for item in batch if item.pixels is not None]
+        for batch in batches(pictures, trunk.batch_size):
+            good = [item.pixels for _, item in batch if item.pixels is not None]
             with lock or nullcontext():
                 outputs = (
                     zip(*trunk.with_maps(torch.stack(good)), strict=True) if good else iter(())
                 )
-            for item in batch:
+            for digest, item in batch:
                 features, maps = next(outputs) if item.pixels is not None else (None, None)
-                if item.digest and features is not None:
-                    rows[item.digest] = features
-                if item.digest and item.fingerprint is not None:
-                    prints[item.digest] = item.fingerprint
-                yield PictureFeatures(replace(item, pixels=None), features, maps)
+                if features is not None:
+                    rows[digest] = features
+                if item.fingerprint is not None:
+                    prints[digest] = item.fingerprint
+                yield PictureFeatures(digest, replace(item, pixels=None), features, maps)
             if len(rows) >= KEEP_EVERY:
                 _keep(trunk, rows, prints)
                 rows, prints = {}, {}
     finally:
-        looks.close()
         _keep(trunk, rows, prints)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from vgg import distributed
 from vgg.checkpoints.file_names import FILM_FOLDER
 from vgg.data.images import read_image
-from vgg.data.split import FolderIndex, Sample, Split
+from vgg.data.index import Sample
+from vgg.data.split import Split
 from vgg.data.transforms import needed_side, normalise, placement, to_uint8
 from vgg.errors import UserError
 from vgg.inference.attention_film import COPY_SIDE, Film, Frame, read_film
@@ -25,6 +26,7 @@ from vgg.inference.gradcam import GradCAM
 from vgg.inference.predictor import Predictor
 from vgg.network.config import ModelConfig
 from vgg.network.vgg import VGG
+from vgg.training.dataset import Dataset
 from vgg.training.recipe import Epoch, LoopState
 from vgg.training.run import Run
 
@@ -59,7 +61,7 @@ class FilmRecorder:
     def __init__(
         self,
         run: Run,
-        index: FolderIndex,
+        dataset: Dataset,
         parts: Split,
         config: ModelConfig,
         *,
@@ -68,7 +70,8 @@ class FilmRecorder:
         self.run, self.config = run, replace(config, extra={})
         self.working = distributed.is_rank_0()
         self.film = Film(run.out / FILM_FOLDER, ())
-        self._samples = film_pictures(index, parts)
+        self._contents = dataset.contents
+        self._samples = film_pictures(dataset, parts)
         self._pixels = torch.empty(0)
         self._areas: list[tuple[float, float, float, float]] = []
         self._cost = self._checking = 0.0  # seconds of the dearest frame, and of its check
@@ -183,7 +186,9 @@ class FilmRecorder:
 
     def _read(self, sample: Sample) -> "_Picture":
         cfg = self.config.pretrained_cfg
-        image = read_image(sample.path, min_side=max(COPY_SIDE, needed_side(cfg)))
+        image = read_image(
+            self._contents.read(sample.path), min_side=max(COPY_SIDE, needed_side(cfg))
+        )
         return _Picture(image, to_uint8(image, cfg), placement(image.size, cfg))
 
     def _keep(self, samples: Sequence[Sample], pictures: "Sequence[_Picture]") -> None:
@@ -233,11 +238,11 @@ class FilmRecorder:
         ), len(found)
 
 
-def film_pictures(index: FolderIndex, parts: Split) -> list[Sample]:
+def film_pictures(dataset: Dataset, parts: Split) -> list[Sample]:
     """Held-out pictures, the first of each class; of many classes a few, evenly spread."""
     first: dict[int, Sample] = {}
     for number in parts.held_out:
-        first.setdefault(index.samples[number].label, index.samples[number])
+        first.setdefault(dataset.samples[number].label, dataset.samples[number])
     return _spread([first[label] for label in sorted(first)], MOST_PICTURES)
 
 

@@ -17,7 +17,6 @@ import torch
 
 from vgg import distributed
 from vgg.data.reading import device_room
-from vgg.data.split import FolderIndex
 from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import apply_temperature, fit_temperature
 from vgg.network.summary import count_macs
@@ -25,12 +24,14 @@ from vgg.network.vgg import VGG
 from vgg.training.cached_maps import (
     ActivationCache,
     CachedPictures,
+    Item,
     Zoomed,
     fill,
     read_all,
     seconds_to_look,
     seconds_to_read,
 )
+from vgg.training.dataset import Dataset, Trained
 from vgg.training.features import Trunk
 from vgg.training.film_recorder import ENDING, FilmRecorder
 from vgg.training.loop import eval_batch, train_loop
@@ -38,7 +39,7 @@ from vgg.training.options import TRAINED_HEAD
 from vgg.training.partly_frozen import PartlyFrozenVGG, early_size, new_optimizer, row_size
 from vgg.training.probe import train_probe
 from vgg.training.recipe import Epoch, Fitted, Pictures, Recipe, TooLittleMemoryError
-from vgg.training.run import Run, RunState, Trained, copies_of, round_to_half
+from vgg.training.run import Run, RunState, copies_of, round_to_half
 from vgg.training.scratch import EVALUATION_COST, SAFETY
 from vgg.training.throughput import seconds_per_picture
 
@@ -68,7 +69,7 @@ class _KeepProbe(Exception):  # noqa: N818 - it is a decision, not an error
     """The last layer alone is the result; the message says why, to people."""
 
 
-def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Trained]:
+def train_finetune(run: Run, dataset: Dataset, model: VGG) -> tuple[str, Trained]:
     """Train a new last layer on the trunk of `model`, then the trunk; keep what does better on the
     held-out pictures. Returns `probe` or `finetune`, and what that gave.
 
@@ -76,25 +77,25 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
     """
     saved = run.read_state()
     config = replace(model.config, head=run.options.head or TRAINED_HEAD)
-    cache = ActivationCache([sample.name for sample in index.samples], early_size(config))
+    cache = ActivationCache(dataset.size, early_size(config))
     # Filled by the way only where time counts: in a pass of its own the pictures come in the same
     # batches again after a break, and give the same numbers to the last bit.
     by_the_way = run.seconds is not None and run.device.type == "cpu" and distributed.world() == 1
-    by_the_way &= _enough(run, 0.8 * len(index.samples), index)
-    by_the_way &= _fits(row_size(config, run.options.image_size), len(index.samples))
+    by_the_way &= _enough(run, 0.8 * len(dataset), dataset)
+    by_the_way &= _fits(row_size(config, run.options.image_size), len(dataset))
     probe = train_probe(
         run,
-        index,
+        dataset,
         model,
         size=saved.get("size") if saved else None,
         keep=cache.put if by_the_way else None,
     )
     run.notes = list(dict.fromkeys(run.notes))  # what was said before a break is not said twice
-    if saved and saved["key"] != f"finetune {probe.key}":
+    if saved and saved["key"] != f"finetune {probe.dataset.key}":
         run.say("warning", "the pictures have changed since: the trunk is tuned anew")
         saved = None
     after = saved["fit"]["epoch"] if saved else 0
-    recorder = FilmRecorder(run, probe.index, probe.split, probe.network.config, after=after)
+    recorder = FilmRecorder(run, probe.dataset, probe.split, probe.network.config, after=after)
     tuning = _Tuning(run, probe, model, cache, recorder)
     try:
         return "finetune", tuning.work(saved)
@@ -107,9 +108,9 @@ def train_finetune(run: Run, index: FolderIndex, model: VGG) -> tuple[str, Train
     return "probe", replace(probe, facts=facts, stopped=tuning.stopped)
 
 
-def _enough(run: Run, count: float, index: FolderIndex) -> bool:
+def _enough(run: Run, count: float, dataset: Dataset) -> bool:
     """Whether there are enough pictures to learn from; where it was asked for, always."""
-    return run.options.mode != "auto" or count >= LEAST_A_CLASS * len(index.class_names)
+    return run.options.mode != "auto" or count >= LEAST_A_CLASS * len(dataset.class_names)
 
 
 def _fits(numbers: int, count: int) -> bool:
@@ -125,7 +126,7 @@ class _Tuning:
     ) -> None:
         self.run, self.probe, self.model, self.cache = run, probe, model, cache
         self.recorder = recorder
-        self.index, self.parts = probe.index, probe.split
+        self.dataset, self.parts = probe.dataset, probe.split
         self.config = probe.network.config
         self.cfg = self.config.pretrained_cfg
         self.facts: dict[str, Any] = {"accuracy_probe": self._accuracy(probe.probs)}
@@ -140,7 +141,7 @@ class _Tuning:
         self.stopped = fitted.stopped
         round_to_half(network)
         logits = self._logits(network, held_out)
-        targets = self.index.labels[self.parts.held_out]
+        targets = self.dataset.labels[self.parts.held_out]
         temperature = fit_temperature(logits, targets)
         probs = apply_temperature(logits, temperature)
         before, now = self.facts["accuracy_probe"], self._accuracy(probs)
@@ -168,35 +169,35 @@ class _Tuning:
         return network.to(memory_format=torch.channels_last)
 
     def _accuracy(self, probs: np.ndarray) -> float:
-        return float((probs.argmax(1) == self.index.labels[self.parts.held_out]).mean())
+        return float((probs.argmax(1) == self.dataset.labels[self.parts.held_out]).mean())
 
     def _sides(self, plan: Plan) -> tuple[Pictures, Pictures]:
         """Both sides of the split, over one tensor, on the device where it fits."""
-        samples, place = self.index.samples, torch.arange(len(self.index.samples))
+        rows = torch.from_numpy(self.dataset.rows)
         try:
             if plan.frozen == ZOOMED:
                 kind: type[Pictures] = Zoomed
-                pixels = read_all(self.run, samples, self.cfg, self._check_stop)
+                pixels = read_all(self.run, self.dataset, self.cfg, self._check_stop)
             else:
                 kind = CachedPictures
-                place = torch.tensor([self.cache.place[sample.name] for sample in samples])
                 items = self._lacking(mirrored=False)
                 items += self._lacking(mirrored=True) if plan.augment else []
-                fill(self.run, self.cache, self._trunk, items, self._check_stop)
-                pixels = self.cache.rows
+                fill(self.run, self.dataset, self.cache, self._trunk, items, self._check_stop)
+                pixels = self.cache.lines
         except UserError as error:
             raise _KeepProbe(str(error)) from error
+        self.dataset.contents.let_go()
         targets = torch.zeros(len(pixels), dtype=torch.int64)
-        targets[place] = torch.from_numpy(self.index.labels)
+        targets[rows] = torch.from_numpy(self.dataset.labels)
         if device_room(self.run.device, pixels.nbytes):
             pixels = pixels.to(self.run.device)
-        train, held_out = (place[side] for side in (self.parts.train, self.parts.held_out))
+        train, held_out = (rows[side] for side in (self.parts.train, self.parts.held_out))
         return kind(pixels, targets, train), kind(pixels, targets, held_out)
 
-    def _lacking(self, *, mirrored: bool) -> list[tuple[Any, bool]]:
-        """What the shelf does not have yet; mirror images are learned from only."""
+    def _lacking(self, *, mirrored: bool) -> list[Item]:
+        """What the cache does not have yet; mirror images are learned from only."""
         wanted = self.parts.train + ([] if mirrored else self.parts.held_out)
-        return self.cache.lacking([self.index.samples[k] for k in wanted], mirrored=mirrored)
+        return self.cache.lacking(self.dataset.rows[wanted].tolist(), mirrored=mirrored)
 
     def _fit(
         self,
@@ -207,7 +208,7 @@ class _Tuning:
         saved: RunState | None,
     ) -> Fitted:
         run = self.run
-        content = {"key": f"finetune {self.probe.key}", "size": self.cfg.size}
+        content = {"key": f"finetune {self.probe.dataset.key}", "size": self.cfg.size}
         content |= {"frozen": plan.frozen, "augment": plan.augment, "most": plan.most}
 
         def on_epoch(epoch: Epoch, state: Any) -> None:
@@ -257,9 +258,9 @@ class _Tuning:
     # What there is time for
 
     def _plan(self) -> Plan:
-        run, count, classes = self.run, len(self.parts.train), len(self.index.class_names)
+        run, count, classes = self.run, len(self.parts.train), len(self.dataset.class_names)
         self._check_stop()
-        if not _enough(run, count, self.index):
+        if not _enough(run, count, self.dataset):
             raise _KeepProbe(
                 f"{count / classes:.0f} pictures a class are too few to tune more than the last "
                 f"layer, it takes {LEAST_A_CLASS}"
@@ -278,7 +279,7 @@ class _Tuning:
         size = self.cfg.size
         noise = torch.randint(0, 256, (RECIPE.batch_size // 2, 3, size, size), dtype=torch.uint8)
         each = self._seconds_to_learn(ZOOMED, Zoomed, noise)
-        epochs, until = self._epochs(each, len(self.index.samples) * self._reading)
+        epochs, until = self._epochs(each, len(self.dataset) * self._reading)
         if epochs < LEAST_ZOOMED:
             return None
         augment = self.run.options.augment
@@ -289,7 +290,7 @@ class _Tuning:
     def _plan_shelved(self) -> Plan:
         """The last stage; with mirror images, if there is time for them, too."""
         size, count = row_size(self.config), len(self.parts.train)
-        if not _fits(size, len(self.index.samples)):
+        if not _fits(size, len(self.dataset)):
             raise _KeepProbe("there are too many pictures to keep in memory what is learned from")
         noise = torch.rand(RECIPE.batch_size, size).half()
         each = self._seconds_to_learn(SHELVED, CachedPictures, noise)
@@ -333,7 +334,7 @@ class _Tuning:
         return Plan(frozen, augment, shown, most * count, until)
 
     def _tell(self, what: str, epochs: float, most: int, each: float) -> None:
-        count, classes = len(self.parts.train), len(self.index.class_names)
+        count, classes = len(self.parts.train), len(self.dataset.class_names)
         more = ", more would change little" if epochs > most else ""
         self.run.say(
             "plan",
@@ -353,7 +354,7 @@ class _Tuning:
     @cached_property
     def _reading(self) -> float:
         """Seconds to read one picture."""
-        return seconds_to_read(self.index.samples, self.cfg)
+        return seconds_to_read(self.dataset, self.cfg)
 
     @cached_property
     def _trunk(self) -> Trunk:

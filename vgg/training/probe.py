@@ -10,20 +10,21 @@ import numpy as np
 from torch import Tensor
 
 from vgg import distributed
-from vgg.data.reading import in_threads, load_picture, print_store
-from vgg.data.split import FINGERPRINT, FolderIndex, split
+from vgg.data.duplicates import FINGERPRINT
+from vgg.data.files import in_threads
+from vgg.data.reading import LoadedPicture, print_store
+from vgg.data.split import split
 from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import apply_temperature
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
-from vgg.training.dataset import content_key, identify, without
+from vgg.training.dataset import Dataset, Trained
 from vgg.training.features import Trunk, extract, with_head
 from vgg.training.logistic import fit_head
 from vgg.training.options import TRAINED_HEAD
-from vgg.training.run import Run, Trained
+from vgg.training.run import Run
 
 SMALLER_SIZES = (192, 160, 128, 96)  # pixels, where the trunk takes too long at its own size
-CHANGED = "changed while it was read"
 TRUNK_SHARE = 0.85  # of the budget; the rest is for the layer, the evaluation and the files
 WARM_UP, MEASURED = 1, 3  # batches: the first is slower than the rest
 
@@ -38,26 +39,26 @@ def preprocessing_of(model: VGG, image_size: int | None) -> Preprocessing:
 
 def train_probe(
     run: Run,
-    index: FolderIndex,
+    dataset: Dataset,
     model: VGG,
     *,
     size: int | None = None,
-    keep: Callable[[str, np.ndarray, Tensor], None] | None = None,
+    keep: Callable[[int, np.ndarray, Tensor], None] | None = None,
 ) -> Trained:
     """Train a new last layer on the frozen trunk of `model`.
 
     Where the time is over or the training is stopped before all pictures went through the trunk,
     the layer learns from those that did. `size`, in pixels, is what an earlier part of this
-    training chose. `keep` gets the name, features and maps (see `Trunk.with_maps`) of each picture
+    training chose. `keep` gets the row, features and maps (see `Trunk.with_maps`) of each picture
     that goes through the trunk now.
     """
-    index, digests = identify(run, index)
     head_name = run.options.head or TRAINED_HEAD
-    looks = _look_at_all(run, index, digests, model, head_name, size, keep)
-    index, features = looks.index, looks.features.astype(np.float32)
-    parts = split(index, features, seed=run.options.seed, prints=looks.prints)
-    run.tell_split(index, parts)
-    names, targets = index.class_names, index.labels
+    looks = _look_at_all(run, dataset, model, head_name, size, keep)
+    dataset, features, prints = looks.finish()
+    features = features.astype(np.float32)
+    parts = split(dataset.index, prints, features, seed=run.options.seed)
+    run.tell_split(parts)
+    names, targets = dataset.class_names, dataset.labels
     head = fit_head(
         features[parts.train],
         targets[parts.train],
@@ -75,7 +76,7 @@ def train_probe(
         run.say("plan", "the last layer has converged: more time would not change it")
     return Trained(
         network=network,
-        index=index,
+        dataset=dataset,
         split=parts,
         probs=apply_temperature(logits, head.temperature),
         epochs=0,
@@ -86,18 +87,16 @@ def train_probe(
             "regularisation": head.strength,
             "trunk_runs": looks.trunk_runs,
         },
-        key=looks.key,
     )
 
 
 def _look_at_all(
     run: Run,
-    index: FolderIndex,
-    digests: Sequence[str],
+    dataset: Dataset,
     model: VGG,
     head: str,
     size: int | None,
-    keep: Callable[[str, np.ndarray, Tensor], None] | None,
+    keep: Callable[[int, np.ndarray, Tensor], None] | None,
 ) -> "_Looks":
     """All pictures, looked at in a size that the budget allows; in the end perhaps not all.
 
@@ -107,7 +106,7 @@ def _look_at_all(
     def loader_at(size: int | None) -> _Looks:
         cfg = preprocessing_of(model, size)
         trunk = Trunk(model, head, cfg, device=run.device, dtype=run.dtype)
-        return _Looks(run, index, digests, trunk, keep)
+        return _Looks(run, dataset, trunk, keep)
 
     size = size or run.options.image_size
     looks = loader_at(size)
@@ -129,12 +128,12 @@ def _look_at_all(
             )
             looks = loader_at(chosen)
     looks.work()
-    looks.finish()
     return looks
 
 
 class _Looks:
-    """What is known of the pictures of `index`, and which still have to go through the trunk.
+    """What is known of the pictures of a dataset, by their digests, and which still have to go
+    through the trunk.
 
     Of several processes each takes its share through the trunk; in the end all know all.
     """
@@ -142,13 +141,12 @@ class _Looks:
     def __init__(
         self,
         run: Run,
-        index: FolderIndex,
-        digests: Sequence[str],
+        dataset: Dataset,
         trunk: Trunk,
-        keep: Callable[[str, np.ndarray, Tensor], None] | None,
+        keep: Callable[[int, np.ndarray, Tensor], None] | None,
     ) -> None:
-        self.run, self.index, self.digests, self.trunk = run, index, digests, trunk
-        self.keep, self.key = keep, ""
+        self.run, self.dataset, self.trunk, self.keep = run, dataset, trunk, keep
+        self.digests = digests = dataset.digests
         self.rows, self.records = distributed.run_on_rank_0(
             lambda: (trunk.store.read(digests), print_store(trunk.cfg).read(digests))
         )
@@ -156,17 +154,15 @@ class _Looks:
         self.errors: dict[str, str] = {}
         self.trunk_runs = 0
         self.stopped = False
-        self.features = np.empty(0)
-        self.prints = np.empty(0)
         self.least = 0.0  # seconds of the budget that must be left for the rest of the work
         if budget := run.options.budget_s:
             self.least = (1 - TRUNK_SHARE) / 2 * budget
         done = set(self.rows)
-        self.todo: list[int] = []
-        for number in in_turns(index.labels.tolist(), run.options.seed):
-            if digests[number] not in done:
-                done.add(digests[number])  # a copy of the same file counts once
-                self.todo.append(number)
+        self.todo: list[int] = []  # places in the dataset
+        for place in in_turns(dataset.labels.tolist(), run.options.seed):
+            if digests[place] not in done:
+                done.add(digests[place])  # a copy of the same file counts once
+                self.todo.append(place)
         self.todo = list(distributed.shard(self.todo))
 
     def measure(self) -> float:
@@ -180,21 +176,18 @@ class _Looks:
         """Take the next pictures, all by default, until it is time to stop."""
         now, self.todo = self.todo[:most], self.todo[most:] if most is not None else []
         total = len(set(self.digests))
-        files = [self.index.samples[number].path for number in now]
-        wanted = [self.digests[number] not in self.records for number in now]
-        with closing(
-            extract(self.trunk, files, with_fingerprint=wanted, lock=self.run.lock)
-        ) as seen:
+        looks = in_threads(self._load, now)
+        with closing(looks), closing(extract(self.trunk, looks, lock=self.run.lock)) as seen:
             for done, item in enumerate(seen, start=1):
-                digest = self.digests[now[done - 1]]
-                if item.features is None or item.load_picture.digest != digest:
-                    self.errors[digest] = item.load_picture.error or CHANGED
+                if item.features is None:
+                    self.errors[item.digest] = item.picture.error
                 else:
-                    self.rows[digest] = item.features
+                    self.rows[item.digest] = item.features
                     if self.keep and item.maps is not None:
-                        self.keep(self.index.samples[now[done - 1]].name, item.features, item.maps)
-                    if item.load_picture.fingerprint is not None:
-                        self.records[digest] = item.load_picture.fingerprint
+                        row = int(self.dataset.rows[now[done - 1]])
+                        self.keep(row, item.features, item.maps)
+                    if item.picture.fingerprint is not None:
+                        self.records[item.digest] = item.picture.fingerprint
                     self.trunk_runs += 1
                 fresh = len(self.rows) + len(self.errors) - len(self.known)
                 reached = len(self.known) + fresh * distributed.world()
@@ -204,26 +197,31 @@ class _Looks:
                     self.todo = now[done:] + self.todo
                     return
 
-    def finish(self) -> None:
-        """Leave out what could not be read or did not get its turn, and line up the rest."""
+    def _load(self, place: int) -> tuple[str, LoadedPicture]:
+        """A picture, and its fingerprint where there is none yet."""
+        digest = self.digests[place]
+        unknown = digest not in self.records
+        sample = self.dataset.samples[place]
+        return digest, self.dataset.load(sample, self.trunk.cfg, with_fingerprint=unknown)
+
+    def finish(self) -> tuple[Dataset, np.ndarray, np.ndarray]:
+        """(the dataset less what could not be read or did not get its turn, features (N, D),
+        fingerprints (N,))."""
         self._tell_all()
         self._complete_fingerprints()
-        pairs = list(zip(self.index.samples, self.digests, strict=True))
-        reached = [s for s, d in pairs if d in self.errors or self._is_known(d)]
-        if len(reached) < len(pairs):
-            self._say_incomplete(len(reached), len(pairs))
-        index = replace(self.index, samples=tuple(reached))
-        bad = {s.name: self.errors[d] for s, d in pairs if d in self.errors}
-        self.index = without(index, bad)
-        digest_of = {sample.name: digest for sample, digest in pairs}
-        digests = [digest_of[sample.name] for sample in self.index.samples]
-        self.key = content_key(self.index, digests)
-        self.features = np.stack([self.rows[digest] for digest in digests])
-        if not np.isfinite(self.features).all():
+        digests = self.digests
+        places = [p for p, d in enumerate(digests) if d in self.errors or self._is_known(d)]
+        if len(places) < len(digests):
+            self._say_incomplete(len(places), len(digests))
+        bad = {p: self.errors[digests[p]] for p in places if digests[p] in self.errors}
+        dataset = self.dataset.only(places, bad)
+        features = np.stack([self.rows[digest] for digest in dataset.digests])
+        if not np.isfinite(features).all():
             raise UserError("training.damaged_trunk")
-        self.prints = np.zeros(len(digests), FINGERPRINT)
-        for place, digest in enumerate(digests):
-            self.prints[place] = self.records[digest]
+        prints = np.zeros(len(dataset), FINGERPRINT)
+        for place, digest in enumerate(dataset.digests):
+            prints[place] = self.records[digest]
+        return dataset, features, prints
 
     def _tell_all(self) -> None:
         """Everyone's share, put together in every process."""
@@ -242,19 +240,16 @@ class _Looks:
     def _complete_fingerprints(self) -> None:
         """Of pictures whose features were kept, but not their fingerprints."""
         lacking = {
-            digest: sample.path
-            for sample, digest in zip(self.index.samples, self.digests, strict=True)
+            digest: place
+            for place, digest in enumerate(self.digests)
             if digest in self.rows and digest not in self.records
         }
         fresh: dict[str, np.ndarray] = {}
-        looks = in_threads(
-            lambda file: load_picture(file, self.trunk.cfg, with_fingerprint=True), lacking.values()
-        )
-        for digest, item in zip(lacking, looks, strict=True):
-            if item.fingerprint is not None and item.digest == digest:
+        for digest, item in in_threads(self._load, lacking.values()):
+            if item.fingerprint is not None:
                 fresh[digest] = item.fingerprint
             else:
-                self.errors[digest] = item.error or CHANGED
+                self.errors[digest] = item.error
         print_store(self.trunk.cfg).write(fresh)
         self.records.update(fresh)
 
@@ -262,12 +257,9 @@ class _Looks:
         return digest in self.rows and digest in self.records
 
     def _say_incomplete(self, reached: int, count: int) -> None:
-        known = [
-            sample.label
-            for sample, digest in zip(self.index.samples, self.digests, strict=True)
-            if self._is_known(digest)
-        ]
-        if np.bincount(known, minlength=len(self.index.class_names)).min() < 2:
+        labels = self.dataset.labels
+        known = labels[[self._is_known(digest) for digest in self.digests]]
+        if np.bincount(known, minlength=len(self.dataset.class_names)).min() < 2:
             if self.stopped:
                 raise StoppedError("training.stopped_in_trunk")
             raise UserError("training.short_budget")

@@ -9,11 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vgg import distributed
@@ -26,9 +25,10 @@ from vgg.checkpoints.file_names import (
     WEIGHTS_FILE,
 )
 from vgg.checkpoints.folder import is_half, replacing, save_checkpoint
+from vgg.data.files import FileBytes, in_threads
 from vgg.data.images import ImageError, read_image
-from vgg.data.reading import in_threads
-from vgg.data.split import FolderIndex, Skipped, Split
+from vgg.data.index import Skipped
+from vgg.data.split import Split
 from vgg.device import choose_device, choose_precision
 from vgg.errors import StoppedError, UserError
 from vgg.network.vgg import VGG
@@ -45,21 +45,6 @@ NAME_LENGTH = 80  # letters of a copy's name: some systems take no more than 255
 TELL_EVERY = 0.5  # seconds
 MAX_COPIES = 500  # the pictures that were answered wrongly come first
 SAVE_SHARE = 0.1  # of the time that may go into saving states
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training gave. `probs` (N, K), float32, are of the held-out pictures, in the order of
-    the split; `facts` go into metrics.json; `key` is of the pictures (see `content_key`)."""
-
-    network: VGG
-    index: FolderIndex
-    split: Split
-    probs: np.ndarray
-    epochs: int
-    stopped: bool
-    facts: dict[str, Any]
-    key: str = ""
 
 
 class Run:
@@ -154,7 +139,7 @@ class Run:
             left = (now - began) / max(1, done - before) * (total - done)
             self.event(kind, done=done, total=total, seconds_left=round(left, 1))
 
-    def tell_split(self, index: FolderIndex, parts: Split) -> None:
+    def tell_split(self, parts: Split) -> None:
         """Say what is held out; a `ValueError` where that is nothing."""
         if not parts.held_out:
             raise UserError("training.none_held_out")
@@ -245,7 +230,9 @@ class Run:
         dtype = torch.float16 if is_half(model) else None
         save_checkpoint(model, self.out, dtype=dtype)
 
-    def copy_pictures(self, pictures: Iterable[tuple[str, str, Path]]) -> dict[str, str]:
+    def copy_pictures(
+        self, pictures: Iterable[tuple[str, str, Path]], contents: FileBytes
+    ) -> dict[str, str]:
         """Small copies of (name, class, file), to be looked at when the originals are gone.
 
         Returns the copies by name, as paths below this folder; a picture that can't be read has
@@ -264,7 +251,8 @@ class Run:
             copies[name] = copy
             todo.append((name, file, self.out / copy))
             (self.out / copy).parent.mkdir(parents=True, exist_ok=True)
-        for (name, _, _), done in zip(todo, in_threads(_copy_small, todo), strict=True):
+        made = in_threads(lambda item: _copy_small(contents, *item[1:]), todo)
+        for (name, _, _), done in zip(todo, made, strict=True):
             if not done:
                 del copies[name]
         return copies
@@ -293,10 +281,9 @@ def round_to_half(model: VGG) -> None:
             weight.copy_(weight.half())
 
 
-def _copy_small(item: tuple[str, Path, Path]) -> bool:
-    _, file, target = item
+def _copy_small(contents: FileBytes, file: Path, target: Path) -> bool:
     try:
-        image = read_image(file, min_side=COPY_SIDE)
+        image = read_image(contents.read(file), min_side=COPY_SIDE)
         scale = COPY_SIDE / min(image.size)
         if scale < 1:
             width, height = (max(1, round(side * scale)) for side in image.size)

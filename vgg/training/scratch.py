@@ -3,26 +3,27 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from vgg import distributed
+from vgg.data.files import in_threads
 from vgg.data.images import ImageError, probe_size
-from vgg.data.reading import device_room, in_threads, load_picture
-from vgg.data.split import FolderIndex, Split, split
+from vgg.data.reading import device_room
+from vgg.data.split import Split, split
 from vgg.inference.calibration import apply_temperature, fit_temperature
 from vgg.inference.predictor import Predictor
 from vgg.network.config import ModelConfig, Preprocessing, architecture_name, classifier_sizes
 from vgg.network.vgg import VGG
-from vgg.training.dataset import content_key, identify, read_pixels
+from vgg.training.dataset import Dataset, Trained, read_pixels
 from vgg.training.film_recorder import ENDING, FilmRecorder
 from vgg.training.loop import train_loop
 from vgg.training.options import SCRATCH_HEAD
 from vgg.training.recipe import Epoch, Fitted, Pictures, Recipe
-from vgg.training.run import Run, Trained, copies_of, round_to_half
+from vgg.training.run import Run, copies_of, round_to_half
 from vgg.training.throughput import seconds_per_picture
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; five poolings leave 1 to 7 of them
@@ -45,10 +46,9 @@ SMALLER_BELOW = (4_000, 10)  # the same, below which smaller pictures are better
 TINY, FEW = 300, 6000  # pictures to learn from: fewer are learned from in smaller batches
 
 
-def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None) -> Trained:
-    """Train a new network on the pictures of `index`, of the architecture of `like` where given."""
-    index, digests = identify(run, index)
-    key = content_key(index, digests)
+def train_scratch(run: Run, dataset: Dataset, like: ModelConfig | None = None) -> Trained:
+    """Train a new network on these pictures, of the architecture of `like` where given."""
+    key = dataset.key
     saved = run.read_state()
     if saved and saved["key"] != key:
         run.say("warning", "the pictures have changed since: the training starts anew")
@@ -57,24 +57,25 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
         config = ModelConfig.from_json(json.loads(saved["config"]))
         run.event("resume", epoch=saved["fit"]["epoch"])
     else:
-        config = choose_network(run, index, like)
+        config = choose_network(run, dataset, like)
     began = time.monotonic()
-    index, pixels, rows, prints = read_pixels(run, index, digests, config.pretrained_cfg)
-    reading = (time.monotonic() - began) / len(digests)
-    parts = split(index, seed=run.options.seed, prints=prints)
-    run.tell_split(index, parts)
-    config = replace(
-        config, num_classes=len(index.class_names), label_names=index.class_names, trained=True
-    )
+    dataset, pixels, prints = read_pixels(run, dataset, config.pretrained_cfg)
+    reading = (time.monotonic() - began) / len(dataset)
+    parts = split(dataset.index, prints, seed=run.options.seed)
+    run.tell_split(parts)
+    names = dataset.class_names
+    config = replace(config, num_classes=len(names), label_names=names, trained=True)
     network = new_network(config, run.options.seed)
     network = network.to(run.device).to(memory_format=torch.channels_last)
-    train, held_out = _parts(run, index, parts, pixels, rows)
+    train, held_out = _parts(run, dataset, parts, pixels)
     recipe = recipe_for(config, len(train), augment=run.options.augment)
     reserve = copies_of(len(held_out)) * reading
     shown, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
     shown = distributed.run_on_rank_0(lambda: shown)
     content = {"key": key, "config": json.dumps(config.to_json())}
-    recorder = FilmRecorder(run, index, parts, config, after=saved["fit"]["epoch"] if saved else 0)
+    recorder = FilmRecorder(
+        run, dataset, parts, config, after=saved["fit"]["epoch"] if saved else 0
+    )
 
     def on_epoch(epoch: Epoch, state: Any) -> None:
         recorder.record(epoch, state)  # first: after a break no frame is missing
@@ -96,10 +97,10 @@ def train_scratch(run: Run, index: FolderIndex, like: ModelConfig | None = None)
         should_stop=run.should_stop,
         lock=run.lock,
     )
-    return _finished(run, network, index, parts, held_out, fitted)
+    return _finished(run, network, dataset, parts, held_out, fitted)
 
 
-def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> ModelConfig:
+def choose_network(run: Run, dataset: Dataset, like: ModelConfig | None) -> ModelConfig:
     """The network and image size that suit the pictures and the time; says so in one sentence.
 
     What was chosen by hand stays. With epochs instead of a budget the choice does not depend on
@@ -112,19 +113,20 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
         norm = like.batch_norm if like else True
     config = ModelConfig(
         architecture=architecture_name(depth, norm),
-        num_classes=len(index.class_names),
+        num_classes=len(dataset.class_names),
         head=options.head or SCRATCH_HEAD,
-        width=options.width or (like.width if like else narrowest(len(index.class_names))),
-        pretrained_cfg=preprocessing_of(options.image_size or suitable_size(run, index)),
+        width=options.width or (like.width if like else narrowest(len(dataset.class_names))),
+        pretrained_cfg=preprocessing_of(options.image_size or suitable_size(run, dataset)),
     )
     free_width = options.width is None and like is None
     if run.seconds is None:
         if free_width and run.device.type != "cpu":
             config = replace(config, width=WIDTHS[0])
     else:
-        train = round(0.8 * len(index.samples))
-        effort = train + EVALUATION_COST * (len(index.samples) - train)
-        reading = distributed.run_on_rank_0(lambda: _reading_seconds(index, config.pretrained_cfg))
+        train = round(0.8 * len(dataset))
+        effort = train + EVALUATION_COST * (len(dataset) - train)
+        cfg = config.pretrained_cfg
+        reading = distributed.run_on_rank_0(lambda: _reading_seconds(dataset, cfg))
         time_left = distributed.run_on_rank_0(lambda: SAFETY * max(0.0, run.left - reading))
 
         def epochs_of(config: ModelConfig) -> float:
@@ -154,13 +156,13 @@ def choose_network(run: Run, index: FolderIndex, like: ModelConfig | None) -> Mo
     return config
 
 
-def _reading_seconds(index: FolderIndex, cfg: Preprocessing) -> float:
+def _reading_seconds(dataset: Dataset, cfg: Preprocessing) -> float:
     """About how long it takes to read all pictures and to find copies, by a few of them."""
-    files = [sample.path for sample in index.samples[:: max(1, len(index.samples) // FEW_READ)]]
+    few = dataset.samples[:: max(1, len(dataset) // FEW_READ)]
     began = time.monotonic()
-    for _ in in_threads(lambda file: load_picture(file, cfg, with_fingerprint=True), files):
+    for _ in in_threads(lambda sample: dataset.load(sample, cfg, with_fingerprint=True), few):
         pass
-    return len(index.samples) * ((time.monotonic() - began) / len(files) + COMPARED)
+    return len(dataset) * ((time.monotonic() - began) / len(few) + COMPARED)
 
 
 def narrowest(classes: int) -> float:
@@ -195,14 +197,14 @@ def _epochs(threshold: tuple[int, int], count: int) -> float:
     return pictures / count + epochs
 
 
-def suitable_size(run: Run, index: FolderIndex) -> int:
+def suitable_size(run: Run, dataset: Dataset) -> int:
     """The image size that loses little of the pictures: their median shorter side, rounded down;
     tiny ones are enlarged."""
-    step = max(1, len(index.samples) // SAMPLED)
+    step = max(1, len(dataset) // SAMPLED)
     sides = []
-    for sample in index.samples[::step]:
+    for sample in dataset.samples[::step]:
         try:
-            sides.append(min(probe_size(sample.path)))
+            sides.append(min(probe_size(dataset.contents.read(sample.path, sample.digest))))
         except ImageError:
             continue
     median = statistics.median(sides) if sides else ENLARGED
@@ -234,15 +236,15 @@ def new_network(config: ModelConfig, seed: int) -> VGG:
 
 
 def _parts(
-    run: Run, index: FolderIndex, parts: Split, pixels: torch.Tensor, rows: Sequence[int]
+    run: Run, dataset: Dataset, parts: Split, pixels: torch.Tensor
 ) -> tuple[Pictures, Pictures]:
     """The two sides of the split, over one tensor of pixels; on the device where it fits."""
     targets = torch.zeros(len(pixels), dtype=torch.int64)
-    place = torch.tensor(rows)
-    targets[place] = torch.from_numpy(index.labels)
+    rows = torch.from_numpy(dataset.rows)
+    targets[rows] = torch.from_numpy(dataset.labels)
     if device_room(run.device, pixels.nbytes):
         pixels = pixels.to(run.device)
-    train, held_out = (place[torch.tensor(side)] for side in (parts.train, parts.held_out))
+    train, held_out = (rows[side] for side in (parts.train, parts.held_out))
     return Pictures(pixels, targets, train), Pictures(pixels, targets, held_out)
 
 
@@ -280,7 +282,7 @@ def _plan(
 def _finished(
     run: Run,
     network: VGG,
-    index: FolderIndex,
+    dataset: Dataset,
     parts: Split,
     held_out: Pictures,
     fitted: Fitted,
@@ -300,12 +302,12 @@ def _finished(
         with run.lock:
             chunks.append(predictor.logits(held_out.pixels[rows.to(held_out.pixels.device)]))
     logits = torch.cat(chunks).numpy()
-    targets = index.labels[parts.held_out]
+    targets = dataset.labels[parts.held_out]
     temperature = fit_temperature(logits, targets)
     network.config = replace(network.config, extra={**both, "temperature": temperature})
     return Trained(
         network=network,
-        index=index,
+        dataset=dataset,
         split=parts,
         probs=apply_temperature(logits, temperature),
         epochs=fitted.epochs,

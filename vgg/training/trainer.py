@@ -12,22 +12,20 @@ from typing import Any
 from vgg import distributed
 from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
 from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model, load_trunk
-from vgg.data.split import FolderIndex, Sample, Skipped, open_zip, scan_folder
+from vgg.data.files import FileBytes
+from vgg.data.folder import scan_folder
+from vgg.data.index import Sample, Skipped
+from vgg.data.zips import open_zip
 from vgg.downloads import HubUnavailableError
 from vgg.errors import UserError
 from vgg.inference.evaluation import Evaluation, evaluate_probabilities
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
 from vgg.network.vgg import VGG
+from vgg.training.dataset import Dataset, Trained
 from vgg.training.finetune import train_finetune
 from vgg.training.options import DEFAULT_MODEL, TrainOptions
 from vgg.training.probe import train_probe
-from vgg.training.run import (
-    Run,
-    Trained,
-    TrainingEvent,
-    check_same_choices,
-    copies_of,
-)
+from vgg.training.run import Run, TrainingEvent, check_same_choices, copies_of
 from vgg.training.scratch import train_scratch
 
 ON_A_TRUNK = ("probe", "finetune")  # modes that need a pretrained network
@@ -103,7 +101,7 @@ def train(
     `resume` goes on with a training that was killed, from its last state, or starts anew.
 
     `on_event` gets a dict for everything that happens; `kind` says what: `start`, `scan`,
-    `download`, `read`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`,
+    `download`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`,
     `done`. `should_stop` is asked at every batch; the best model so far is kept. `lock` is held
     while a batch is on the device. Started by torchrun, the processes share the work, and the
     first writes and tells.
@@ -117,8 +115,6 @@ def train(
     options = replace(options or TrainOptions(), **choices)
     with distributed.joined(), pictures_of(Path(folder)) as (root, left_out):
         distributed.check_same(options, "options")
-        index = scan_folder(root)
-        index = replace(index, skipped=(*left_out, *index.skipped))
         home = distributed.run_on_rank_0(
             lambda: Path(out) if out else default_out(Path(folder), weights_dir, resume=resume)
         )
@@ -135,7 +131,7 @@ def train(
             check_same_choices(metrics["options"], options)
             return TrainResult.from_json(metrics)
         try:
-            mode, trained = _learn(run, Path(folder).name, index, weights_dir)
+            mode, trained = _learn(run, Path(folder).name, root, left_out, weights_dir)
         except BaseException:
             run.abandon()
             raise
@@ -143,21 +139,42 @@ def train(
 
 
 def _learn(
-    run: Run, folder_name: str, index: FolderIndex, weights_dir: Path | None
+    run: Run,
+    folder_name: str,
+    root: Path,
+    left_out: tuple[Skipped, ...],
+    weights_dir: Path | None,
 ) -> tuple[str, Trained]:
     """(what was done, what it gave)."""
     options = run.options
     run.event("start", folder=folder_name, options=asdict(options))
-    skipped = [asdict(entry) for entry in index.skipped]
-    run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
+    dataset = _looked_at(run, root, left_out)
     model = None if options.mode == "scratch" else _trunk_to_probe(run, weights_dir)
     distributed.barrier()
     distributed.check_same(model is None, "models")
     if model and options.mode == "probe":
-        return "probe", train_probe(run, index, model)
+        return "probe", train_probe(run, dataset, model)
     if model:
-        return train_finetune(run, index, model)
-    return "scratch", train_scratch(run, index, _like(options, weights_dir))
+        return train_finetune(run, dataset, model)
+    return "scratch", train_scratch(run, dataset, _like(options, weights_dir))
+
+
+def _looked_at(run: Run, root: Path, left_out: tuple[Skipped, ...]) -> Dataset:
+    """The pictures of a folder, each file read, and what the scan has to say of them."""
+    contents = FileBytes()
+    index = scan_folder(
+        root,
+        contents=contents,
+        on_progress=lambda done, total: run.progress("scan", done, total),
+        should_stop=run.should_stop,
+    )
+    index = replace(index, skipped=(*left_out, *index.skipped))
+    skipped = [asdict(entry) for entry in index.skipped]
+    run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
+    dataset = Dataset.of(index, contents)
+    distributed.barrier()
+    distributed.check_same(dataset.key, "pictures")
+    return dataset
 
 
 @contextmanager
@@ -243,12 +260,12 @@ def _like(options: TrainOptions, weights_dir: Path | None) -> ModelConfig | None
 
 def _finish(run: Run, mode: str, trained: Trained) -> TrainResult:
     """Measure, write everything down, and say so. The model's own files come last."""
-    index, parts, network = trained.index, trained.split, trained.network
-    held_out = [index.samples[number] for number in parts.held_out]
+    dataset, parts, network = trained.dataset, trained.split, trained.network
+    held_out = [dataset.samples[number] for number in parts.held_out]
     evaluation = evaluate_probabilities(
         trained.probs,
-        index.labels[parts.held_out],
-        index.class_names,
+        dataset.labels[parts.held_out],
+        dataset.class_names,
         [sample.name for sample in held_out],
         hints=parts.hints,
     )
@@ -265,8 +282,8 @@ def _finish(run: Run, mode: str, trained: Trained) -> TrainResult:
         "seed": run.options.seed,
     }
     network.config = replace(network.config, extra={**network.config.extra, "training": summary})
-    copies = run.copy_pictures(_worst_first(index, held_out, evaluation))
-    run.write_json(SPLIT_FILE, parts.names(index))
+    copies = run.copy_pictures(_worst_first(dataset, held_out, evaluation), dataset.contents)
+    run.write_json(SPLIT_FILE, parts.names(dataset.index))
     result = replace(result, seconds=round(run.elapsed, 2))
     run.write_json(
         METRICS_FILE,
@@ -289,9 +306,9 @@ def _result(run: Run, mode: str, trained: Trained, evaluation: Evaluation) -> Tr
     return TrainResult(
         out=str(run.out),
         mode=mode,
-        classes=trained.index.class_names,
-        images=len(trained.index.samples),
-        skipped=(*trained.index.skipped, *run.skipped),
+        classes=trained.dataset.class_names,
+        images=len(trained.dataset),
+        skipped=(*trained.dataset.index.skipped, *run.skipped),
         accuracy=evaluation.accuracy,
         accuracy_interval=evaluation.accuracy_interval,
         held_out=evaluation.images,
@@ -308,11 +325,11 @@ def _result(run: Run, mode: str, trained: Trained, evaluation: Evaluation) -> Tr
 
 
 def _worst_first(
-    index: FolderIndex, held_out: list[Sample], evaluation: Evaluation
+    dataset: Dataset, held_out: list[Sample], evaluation: Evaluation
 ) -> list[tuple[str, str, Path]]:
     """The held-out pictures of which copies are made: those that it got wrong come first."""
     own = evaluation.probs[range(len(held_out)), evaluation.targets]
     best = evaluation.probs.max(axis=1)
     order = sorted(range(len(held_out)), key=lambda k: (own[k] - best[k], own[k]))
     chosen = [held_out[k] for k in order[: copies_of(len(held_out))]]
-    return [(s.name, index.class_names[s.label], s.path) for s in chosen]
+    return [(s.name, dataset.class_names[s.label], s.path) for s in chosen]

@@ -16,7 +16,7 @@ from vgg.ui.server.settings import Settings
 from vgg.ui.server.uploads import uploaded
 
 if TYPE_CHECKING:
-    from vgg.data.folder import FolderIndex
+    from vgg.data.index import FolderIndex
 
 SAMPLE_COUNT = 200  # drawings a class of the sample: drawn in a few seconds
 PUBLIC_PICTURES = 3000  # that strangers may give a public page at once

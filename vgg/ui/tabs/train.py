@@ -121,7 +121,7 @@ class Handlers:
         if not found:
             return gr.skip(), gr.skip(), gr.skip(), *self.watch(handles, told)
         job = found[0]
-        counts = (job.last("scan") or {"counts": {}})["counts"]
+        counts: dict[str, int] = next((e["counts"] for e in job.all("scan") if "counts" in e), {})
         words = train_pictures.counted(sum(counts.values()), counts) if counts else ""
         tab = gr.skip() if job.is_over else gr.Tabs(selected="train-tab")
         return tab, *self._folded(words, job.options, handles, told)

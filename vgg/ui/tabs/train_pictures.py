@@ -21,7 +21,7 @@ from vgg.ui.words import sentence
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vgg.data.folder import FolderIndex
+    from vgg.data.index import FolderIndex
 
 PREVIEW = 96  # pixels
 PREVIEWS = 8  # pictures in the strip

@@ -12,7 +12,7 @@ from vgg.ui.words import duration, sentence
 # What is told of work that comes before the epochs: (done, total) put into words.
 WORK_SAID = {
     "download": "downloading the weights: {0:.0f} of {1:.0f} MB",
-    "read": "reading the files: {0:.0f} of {1:.0f}",
+    "scan": "looking through the files: {0:.0f} of {1:.0f}",
     "decode": "reading the pictures: {0:.0f} of {1:.0f}",
     "features": "{0:.0f} of {1:.0f} pictures went through the network",
 }
@@ -75,7 +75,10 @@ def _progress(job: Job, epochs: list[Event]) -> str:
         if job.result:
             return f"{duration(job.result['seconds'])}, {job.result['images']} pictures"
         return ""
-    last = next((e for e in reversed(job.events) if e["kind"] in (*WORK_SAID, "epoch")), None)
+    told = [
+        e for e in job.events if e["kind"] == "epoch" or ("total" in e and e["kind"] in WORK_SAID)
+    ]
+    last = told[-1] if told else None
     parts = ["getting ready …"]
     if last and last["kind"] == "epoch":
         parts = [
