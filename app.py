@@ -55,7 +55,7 @@ def split_auth(auth: str | None) -> tuple[str, str] | None:
         return None
     user, colon, password = auth.partition(":")
     if not (user and colon and password):
-        raise UsageError("--auth takes USER:PASSWORD")
+        raise UsageError("cli.auth")
     return user, password
 
 
@@ -122,7 +122,7 @@ def check_mcp() -> None:
     try:
         import mcp  # noqa: F401
     except ImportError:
-        raise UsageError("--mcp needs one more package: pip install 'gradio[mcp]'") from None
+        raise UsageError("cli.mcp") from None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 from fake_hub import FakeHub, Faults, hub_environment
 
-from vgg.cli import main
+from vgg.cli import build_parser, main
 
 Capture = pytest.CaptureFixture[str]
 NAMES = ["arrow", "circle", "crescent", "cross", "heart", "square", "star", "triangle"]
@@ -417,6 +417,27 @@ def test_model_and_weights_folder_come_from_the_environment(
     monkeypatch.setenv("VGG_STUDIO_MODEL", "older")
     row = json.loads(printed(capsys, "predict", shapes / "star.png", "--json"))[0]
     assert {place["class"] for place in row["top"]} == {"no", "yes"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "model", "depth", "epochs", "budget"),
+    [
+        ("", "starter", None, None, 9),
+        ("--dep 13", None, 13, None, 9),
+        ("--no-batch-norm", None, None, None, 9),
+        ("--width=0.5 --epochs 2", None, None, 2, None),
+        ("--model vgg11 --budget 5", "vgg11", None, None, 5),
+    ],
+)
+def test_of_options_that_exclude_each_other_the_typed_one_wins(
+    monkeypatch: pytest.MonkeyPatch, typed: str, model: str, depth: int, epochs: int, budget: float
+) -> None:
+    monkeypatch.setenv("VGG_STUDIO_MODEL", "starter")
+    monkeypatch.setenv("VGG_STUDIO_BUDGET", "9")
+    found = build_parser().parse_args(["train", "pictures", *typed.split()])
+    assert (found.model, found.depth, found.epochs, found.budget) == (model, depth, epochs, budget)
+    monkeypatch.setenv("VGG_STUDIO_DEPTH", "19")
+    assert build_parser().parse_args(["train", "x", "--model", "vgg11"]).depth is None
 
 
 @pytest.mark.parametrize(

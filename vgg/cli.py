@@ -22,7 +22,7 @@ from vgg.commands import (
     run_shapes,
     run_train,
 )
-from vgg.errors import ProcessLostError, StoppedError
+from vgg.errors import ProcessLostError, StoppedError, UserError
 from vgg.network.config import PRECISIONS
 from vgg.network.heads import HEADS
 from vgg.predict_command import run_predict
@@ -35,16 +35,29 @@ ENVIRONMENT_PREFIX = "VGG_STUDIO_"
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose options can also be set as `VGG_STUDIO_<OPTION>`, and whose errors
-    are one line."""
+    are one line. Of options that exclude each other, two sides each in `either`, what is typed
+    wins over what is set."""
+
+    either: tuple[tuple[set[str], set[str]], ...] = ()
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` lists what there is")
+        raise UsageError("cli.usage", message=message, program=self.prog)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        excluded = self._excluded_by_what_is_typed(args)
         for action in self._actions:
-            if option := next((o for o in action.option_strings if o.startswith("--")), None):
+            option = next((o for o in action.option_strings if o.startswith("--")), None)
+            if option and action.dest not in excluded:
                 self._set_from_environment(action, option)
         return super().parse_known_args(args, namespace)
+
+    def _excluded_by_what_is_typed(self, args: Any) -> set[str]:
+        if not self.either:
+            return set()
+        found = vars(super().parse_known_args(args)[0])  # nothing of the environment yet
+        typed = {a.dest for a in self._actions if found.get(a.dest) != a.default}
+        sides = [side for pair in self.either for side in (pair, pair[::-1])]
+        return {name for one, other in sides if typed & one for name in other}
 
     def _set_from_environment(self, action: argparse.Action, option: str) -> None:
         name = ENVIRONMENT_PREFIX + option.lstrip("-").replace("-", "_").upper()
@@ -55,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             action.default = value.lower() not in ("0", "false", "no", "off")
             return
         if action.choices is not None and value not in action.choices:
-            self.error(f"{name}={value} is none of {', '.join(map(str, action.choices))}")
+            raise UsageError("cli.environment", name=name, value=value, choices=[*action.choices])
         action.default = value
         action.required = False
 
@@ -114,6 +127,10 @@ def build_parser() -> Parser:
     train.add_argument("--seed", type=int, default=TrainOptions.seed, help="default: 0")
     train.add_argument("--out", type=Path, help="default: weights/NAME, as the folder's name")
     train.add_argument("--resume", action="store_true", help="go on with a killed training")
+    train.either = (
+        ({"model"}, {"depth", "no_batch_norm", "width"}),
+        ({"epochs"}, {"budget"}),
+    )
     train.add_argument("--json", action="store_true", help="print one JSON document")
     train.set_defaults(run=run_train)
 
@@ -186,10 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = build_parser().parse_args(arguments)
         if distributed.world() > 1 and options.run not in (run_predict, run_train):
-            raise UsageError(f"{options.command} runs in one process: start it without torchrun")
+            raise UsageError("cli.one_process", command=options.command)
         with distributed.stdout_of_rank_0():
             return options.run(options) or 0
-    except (ValueError, OSError, ProcessLostError) as error:
+    except (UserError, OSError, ProcessLostError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

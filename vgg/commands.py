@@ -19,7 +19,7 @@ from vgg.training.options import TrainOptions
 
 def run_train(options: argparse.Namespace) -> int:
     if options.no_batch_norm and options.model:
-        raise UsageError("--no-batch-norm goes with --depth; a model has its own layers")
+        raise UsageError("cli.batch_norm")
     choices = TrainOptions(
         model=options.model,
         depth=options.depth,

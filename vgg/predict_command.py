@@ -22,15 +22,15 @@ def run_predict(options: argparse.Namespace) -> int:
     from vgg.inference.csv_table import key_of, rows_done, write_rows
 
     if options.top_k < 1:
-        raise UsageError(f"--top-k must be 1 or more, not {options.top_k}")
+        raise UsageError("cli.top_k", value=options.top_k)
     found = [entry for path in options.images for entry in find_images(path)]
     if all(error for _, error in found):
-        raise UsageError(found[0][1] if len(found) == 1 else f"none can be read: {found[0][1]}")
+        raise UsageError("cli.unread" if len(found) == 1 else "cli.none_read", why=found[0][1])
     if options.csv is not None:
         check_writable(options.csv)
     if options.heatmaps is not None:
         if distributed.world() > 1:
-            raise UsageError("--heatmaps is for one process: start it without torchrun")
+            raise UsageError("cli.heatmaps")
         options.heatmaps.mkdir(parents=True, exist_ok=True)
     from vgg.checkpoints.loading import find_weights, load_model
 
@@ -72,7 +72,7 @@ def run_predict(options: argparse.Namespace) -> int:
             unread = None
             yield row
         if unread:
-            raise UsageError(unread[0]["error"])
+            raise UsageError("cli.unread", why=unread[0]["error"])
 
     table = options.csv if distributed.is_rank_0() else None
     places = min(options.top_k, predictor.config.num_classes)
@@ -146,7 +146,7 @@ def find_images(path: Path) -> Found:
     from vgg.data.images import IMAGE_SUFFIXES
 
     if not path.is_dir():
-        return [(path, None if path.exists() else f"{path}: there is no such file or folder")]
+        return [(path, None if path.exists() else str(UsageError("cli.no_file", path=path)))]
     found = [
         file
         for file in sorted(path.rglob("*"))
@@ -155,10 +155,10 @@ def find_images(path: Path) -> Found:
         and file.is_file()
     ]
     if not found:
-        return [(path, f"{path}: the folder holds no pictures; name one that does")]
+        return [(path, str(UsageError("cli.no_pictures", path=path)))]
     return [(file, None) for file in found]
 
 
 def check_writable(file: Path) -> None:
     if file.is_dir() or not file.parent.is_dir():
-        raise UsageError(f"can't write {file}: name a file in a folder that exists")
+        raise UsageError("cli.not_written", file=file)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from vgg.errors import UserError
 from vgg.network.config import ModelConfig
 from vgg.network.summary import count_macs, count_parameters, describe_count
 
@@ -18,7 +19,7 @@ COUNTED = {
 }
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """The command line asks for something that there is not."""
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vgg.device import choose_precision, cpu_cores, precision_name
+from vgg.errors import UserError
 
 Network = Callable[[Tensor], Tensor]  # pictures (N, 3, 224, 224) in float32 to logits
 
@@ -69,7 +70,7 @@ def in_onnxruntime(model: nn.Module, batch: int, device: torch.device) -> tuple[
 def in_openvino(model: nn.Module, batch: int, device: torch.device) -> tuple[str, Network]:
     """OpenVINO, which takes bf16 by itself where the processor has it; for processors only."""
     if device.type != "cpu":
-        raise ValueError("OpenVINO is compared on the processor only")
+        raise UserError("bench.openvino")
     import openvino
 
     pictures = example(batch)

@@ -35,6 +35,7 @@ from vgg.bench.rivals import engines
 from vgg.bench.training import probe_rows, step_rows
 from vgg.data.shapes import SHAPES, draw_shape
 from vgg.device import choose_device
+from vgg.errors import UserError
 from vgg.inference.gradcam import heat_maps
 from vgg.inference.predictor import Predictor
 from vgg.network.config import architecture_name, depth_and_norm
@@ -60,7 +61,7 @@ def run_bench(
     """
     chosen = list(GROUPS) if rows is None else rows
     if unknown := [name for name in chosen if name not in GROUPS]:
-        raise ValueError(f"the benchmark has no {unknown[0]!r}; choose from {', '.join(GROUPS)}")
+        raise UserError("bench.group", value=unknown[0], choices=list(GROUPS))
     started = time.perf_counter()
     machine = describe_machine(device, precision)
     plan = BenchPlan(machine, choose_device(device), quick, row_seconds=1.0 if quick else 8.0)
