@@ -1,12 +1,14 @@
-"""What the README shows to programs does what it says, as it stands there."""
+"""What the README and docs/ say is so: places, links, commands, and the examples for programs."""
 
 import contextlib
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import textwrap
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +16,55 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Server, serving
 
+import app
+from vgg import cli
 from vgg.data.shapes import draw_folder
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page: page.read_text("utf-8") for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+README, PROGRAMS = (PAGES[ROOT / name] for name in ("README.md", "docs/programs.md"))
+COMMANDS = [
+    (program, options)
+    for text in PAGES.values()
+    for program, options in re.findall(
+        r"^    .*?(-m vgg|-m pytest|app\.py)(.*)", text.replace("\\\n", ""), re.MULTILINE
+    )
+]
 ADDRESS = "http://127.0.0.1:7860"
 
 
 def example(words: str) -> str:
     """The first block of code that holds these words."""
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", README, re.MULTILINE)
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", PROGRAMS, re.MULTILINE)
     return textwrap.dedent(next(block for block in blocks if words in block)).strip()
+
+
+def test_the_readme_is_short_and_its_map_shows_every_room_and_no_other() -> None:
+    assert len(README.splitlines()) < 200
+    rows = re.findall(r"^\| (`.*?) \|", README.partition("## Where things are")[2], re.MULTILINE)
+    named = set()
+    for row in rows:
+        first, *others = (Path(name) for name in re.findall(r"`([^`]+)`", row))
+        named |= {first, *(first.parent / other for other in others)}
+    assert not [path for path in named if not (ROOT / path).exists()]
+    public = {path.relative_to(ROOT) for path in ROOT.glob("vgg/*") if path.name[0] not in "_."}
+    assert public <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+        assert link.startswith("https://") or (page.parent / link).is_file(), link
+
+
+@pytest.mark.parametrize(("program", "options"), COMMANDS)
+def test_commands_are_understood(program: str, options: str) -> None:
+    words = shlex.split(options, comments=True)
+    if program == "-m pytest":
+        markers = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]
+        names = [marker.partition(":")[0] for marker in markers["ini_options"]["markers"]]
+        assert set(words[1::2]) <= set(names)
+    else:
+        (app if program == "app.py" else cli).build_parser().parse_args(words)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +114,12 @@ def test_the_example_for_curl_runs(page: Server, desk: Path) -> None:
     assert len(answer["top"]) == 3
 
 
-def test_every_endpoint_is_in_the_readme(page: Server) -> None:
+def test_every_endpoint_is_documented(page: Server) -> None:
     import urllib.request
 
     with urllib.request.urlopen(f"{page.url}/gradio_api/info", timeout=30) as answer:
         endpoints = json.load(answer)["named_endpoints"]
     for name, endpoint in endpoints.items():
-        row = next(line for line in README.splitlines() if line.startswith("| ") and name in line)
+        row = next(line for line in PROGRAMS.splitlines() if line.startswith("| ") and name in line)
         for parameter in endpoint["parameters"][1:]:
             assert f"`{parameter['parameter_name']}`" in row
