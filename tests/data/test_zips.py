@@ -4,7 +4,9 @@ import io
 import stat
 import struct
 import sys
+import unicodedata
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -235,6 +237,90 @@ def test_utf_8_names_without_the_flag_are_read_as_utf_8(tmp_path: Path) -> None:
     archive = renamed(packed(PETS | {"cat/4444.png": png()}), "cat/4444.png", "cat/éé.png")
     folder, _ = open_zip(archive, tmp_path / "new")
     assert (folder / "cat" / "éé.png").is_file()
+
+
+class AsOthersWrite(zipfile.ZipInfo):
+    """An entry whose name is written as these bytes, without the UTF-8 flag."""
+
+    raw = b""
+
+    def _encodeFilenameFlags(self):  # noqa: N802
+        return self.raw, 0
+
+
+def in_page(page: str, words: str, unicode_path: str = "") -> io.BytesIO:
+    """A zip of one picture in each of these folders, with names in a code page; with a Unicode
+    path field of other folders, where they are given."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for word, told in zip(words.split(), (unicode_path or words).split(), strict=True):
+            entry = AsOthersWrite(told)
+            entry.raw = f"{word}/{word}.png".encode(page)
+            if unicode_path:
+                field = struct.pack("<BI", 1, zlib.crc32(entry.raw)) + f"{told}/1.png".encode()
+                entry.extra = struct.pack("<2H", 0x7075, len(field)) + field
+            archive.writestr(entry, png())
+    return buffer
+
+
+def folders_of(archive: io.BytesIO, into: Path) -> str:
+    folder, _ = open_zip(archive, into)
+    return " ".join(sorted(path.name for path in folder.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("cp949", "고양이 강아지 토끼"),
+        ("cp949", "정상 불량"),
+        ("cp949", "훈련 검증 시험"),
+        ("cp949", "해바라기 민들레 튤립 장미"),
+        ("cp949", "개"),
+        ("cp932", "猫 犬 鳥"),
+        ("cp932", "りんご バナナ いちご"),
+        ("cp932", "表示 機能 予測 ソース"),  # in which 0x5C is half of a letter
+        ("cp932", "犬"),
+        ("gb18030", "猫 狗 鸟"),
+        ("gb18030", "正常 缺陷 划痕"),
+        ("gb18030", "向日葵 玫瑰 郁金香 蒲公英"),
+        ("cp950", "貓 狗 兔子"),
+        ("cp950", "功能 許可 蓋"),  # again
+        ("cp950", "蘋果 香蕉 草莓"),
+        ("cp437", "Äpfel Löwen Bücher"),
+        ("cp437", "chèvre forêt hérisson"),
+        ("cp850", "Éléphant château garçon"),
+        ("cp850", "São maçã limão"),
+        ("latin-1", "Äpfel Löwen Bücher"),
+        ("latin-1", "chèvre forêt hérisson"),
+        ("cp866", "кошка собака лошадь"),
+        ("cp1251", "кошка собака лошадь"),
+        ("utf-8", "고양이 강아지"),
+        ("utf-8", "é ü"),
+        ("utf-8", unicodedata.normalize("NFD", "고양이 Äpfel")),  # as macOS writes
+    ],
+)
+def test_names_in_any_code_page_come_out_as_they_were_meant(
+    tmp_path: Path, page: str, words: str
+) -> None:
+    meant = sorted(unicodedata.normalize("NFC", words).split())
+    assert folders_of(in_page(page, words), tmp_path / "new").split() == meant
+    scanned = scan_folder(tmp_path / "new", least=1)
+    assert sorted(scanned.class_names) == meant
+
+
+def test_a_unicode_path_counts_where_it_belongs_to_the_name(tmp_path: Path) -> None:
+    archive = in_page("cp949", "고양이 강아지", "gato perro")
+    assert folders_of(archive, tmp_path / "told") == "gato perro"
+    renamed_since = archive.getvalue().replace(
+        "강아지".encode("cp949"), "토끼".encode("cp949") + b"xy"
+    )
+    assert folders_of(io.BytesIO(renamed_since), tmp_path / "old") == "gato 토끼xy"
+
+
+@pytest.mark.parametrize("page", ["cp932", "cp950", "cp949", "gb18030"])
+def test_no_code_page_leads_out_of_the_folder(tmp_path: Path, page: str) -> None:
+    for name in ("\u6a5f\\..\\..\\x", "../\u6a5f", "\\\u6a5f"):
+        assert_refused(in_page(page, name), tmp_path, "leads out of it")
 
 
 def test_backslashes_part_folders(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +22,7 @@ from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from vgg.data.index import Skipped
 from vgg.data.names import ON_WINDOWS, windows_takes
 from vgg.data.walk import is_hidden
+from vgg.data.zip_names import names_of
 from vgg.errors import UserError
 
 _CHUNK = 256 * 1024  # bytes read at a time
@@ -134,7 +134,10 @@ def _take(
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > limits.max_entries:
         raise _RefusedError("data.zip_entries", most=limits.max_entries)
-    paths = [(Path(*_safe_parts(entry, limits.max_depth)), entry) for entry in entries]
+    paths = [
+        (Path(*_safe_parts(entry, name, limits.max_depth)), entry)
+        for entry, name in zip(entries, names_of(entries), strict=True)
+    ]
     paths = [(p, e) for p, e in paths if not any(map(is_hidden, p.parts))]
     asked = sorted(
         (p for p, _ in paths if p.suffix.lower() in suffixes), key=lambda p: len(p.parts)
@@ -185,7 +188,10 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
         entries = archive.infolist()
         if len(entries) > limits.max_entries:
             raise _RefusedError("data.zip_entries", most=limits.max_entries)
-        parts = [_safe_parts(entry, limits.max_depth) for entry in entries]
+        parts = [
+            _safe_parts(entry, name, limits.max_depth)
+            for entry, name in zip(entries, names_of(entries), strict=True)
+        ]
         allowed = min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio)))
         budget = _Budget(allowed, limits.max_file_bytes)
         budget.check(sum(entry.file_size for entry in entries))
@@ -215,13 +221,8 @@ class _Budget:
         self._left -= count
 
 
-def _safe_parts(entry: zipfile.ZipInfo, max_depth: int) -> list[str]:
+def _safe_parts(entry: zipfile.ZipInfo, name: str, max_depth: int) -> list[str]:
     """The names on the way to an entry; raises where they lead out, and for what is no file."""
-    name = entry.orig_filename
-    if not entry.flag_bits & 0x800 and not name.isascii():
-        # Without the UTF-8 flag zipfile reads cp437, but macOS writes UTF-8 without the flag.
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode()
     name = name.replace("\\", "/")  # as some programs on Windows write
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts or "\0" in name:
