@@ -51,6 +51,19 @@ def test_a_device_that_this_machine_lacks_is_said_to_be_missing() -> None:
         choose_device("cpu:7")
 
 
+def test_a_card_whose_first_product_fails_is_not_used_and_the_log_says_why_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The device `meta` stands for the card: nothing can be computed on it."""
+    monkeypatch.setattr("vgg.device.KINDS", ("meta", "cpu"))
+    monkeypatch.setattr("vgg.device._has", lambda kind: True)
+    assert choose_device() == choose_device() == CPU
+    assert len(caplog.records) == 1
+    assert "meta is not used, because its first product fails" in caplog.text
+    with pytest.raises(ValueError, match=r"meta is not used.*\(.*meta.*\); install a torch"):
+        choose_device("meta")
+
+
 def test_a_precision_that_is_named_is_taken() -> None:
     for name, dtype in DTYPES.items():
         assert choose_precision(CPU, name) == dtype

@@ -1,52 +1,58 @@
 """Where the work runs: the device, the precision that is fast on it, its name and its memory."""
 
+import logging
 import math
 import os
 import platform
 import re
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vgg import distributed
-from vgg.errors import UserError
+from vgg.errors import UserError, sentence
+from vgg.network.config import AUTO, PRECISIONS
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("cuda", "mps", "xpu", "cpu")  # in the order of preference
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """`auto` takes the first of cuda, mps, xpu and cpu that this machine has; `cuda` the first
-    GPU, or of several processes each its own. torch, which counts the cores of the whole machine,
-    is told how many there are for this process.
+def choose_device(name: str = AUTO) -> torch.device:
+    """`auto` takes the first of cuda, mps, xpu and cpu that this machine has and that works; `cuda`
+    the first GPU, or of several processes each its own. torch, which counts the cores of the whole
+    machine, is told how many there are for this process.
 
-    A `ValueError` says what there is where `name` is not.
+    A `UserError` says what there is where `name` is not, and what fails where it does not work.
     """
-    if name == "auto":
-        name = next(kind for kind in KINDS if _has(kind))
-    if name == "cuda" and distributed.world() > 1:
-        name = f"cuda:{distributed.local_rank()}"
+    if name == AUTO:
+        name = next(kind for kind in KINDS if _has(kind) and _works(_own(kind)))
+    name = _own(name)
     kind, _, number = name.partition(":")
     if kind not in KINDS or not re.fullmatch("[a-z]+(:[0-9]{1,3})?", name):
         raise UserError("device.device", value=name)
-    there = [kind for kind in KINDS if _has(kind)]
-    if kind not in there:
+    if not _has(kind):
+        there = [kind for kind in KINDS if _has(kind)]
         raise UserError("device.kind", kind=kind, there=there)
     if number and int(number) >= _count(kind):
-        raise UserError("device.number", count=_count(kind), kind=kind, name=name)
+        raise UserError("device.number", kind=kind, count=_count(kind), name=name)
+    if why := _failure(name):
+        raise UserError("device.fails", name=name, why=why)
     if torch.get_num_threads() > cpu_cores():
         torch.set_num_threads(cpu_cores())
     return torch.device(name)
 
 
-def choose_precision(device: torch.device, name: str = "auto") -> torch.dtype:
+def choose_precision(device: torch.device, name: str = AUTO) -> torch.dtype:
     """`auto` takes the fastest precision that keeps the answers: bf16 where the chip multiplies it
     natively, fp16 on other GPUs, else fp32."""
-    if name != "auto":
+    if name != AUTO:
         if name not in DTYPES:
-            raise UserError("device.precision", value=name, choices=("auto", *DTYPES))
+            raise UserError("device.precision", value=name, choices=PRECISIONS)
         return DTYPES[name]
     if device.type == "cpu":
         return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
@@ -123,6 +129,36 @@ def memory_used(device: torch.device) -> tuple[int, int]:
     if device.type == "mps":
         return torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
     return _process_memory(), _machine_memory()
+
+
+def _own(name: str) -> str:
+    """Of several processes each has its own GPU."""
+    several = name == "cuda" and distributed.world() > 1
+    return f"cuda:{distributed.local_rank()}" if several else name
+
+
+@cache
+def _works(name: str) -> bool:
+    """Whether a device that is there can be used; where not, the log says why, once."""
+    if why := _failure(name):
+        log.warning(sentence("device.fails", {"name": name, "why": why}))
+    return why is None
+
+
+@cache
+def _failure(name: str) -> str | None:
+    """What goes wrong in the first product on a device; None where nothing does. A card is listed,
+    and fails, where this torch was not built for it ("no kernel image")."""
+    if name == "cpu":
+        return None
+    try:
+        square = torch.ones(2, 2, device=name)
+        (square @ square).sum().item()
+    except torch.OutOfMemoryError:  # others use it just now
+        return None
+    except Exception as error:  # torch has no kind of error of its own for it
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
 
 
 def _has(kind: str) -> bool:

@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from vgg.data.transforms import needed_side, normalise, to_input_square, to_uint8
+from vgg.data.transforms import needed_side, normalise, sampled, to_input_square, to_uint8
 from vgg.network.config import CROP_MODES, Preprocessing
 
 SIZES = [
@@ -173,3 +173,17 @@ def test_fitting_leaves_the_given_picture_alone() -> None:
     to_uint8(image, cfg).zero_()
     to_input_square(image, cfg)
     assert image.tobytes() == before
+
+
+def test_values_on_a_grid_are_those_of_grid_sample_with_edges_that_go_on() -> None:
+    x = torch.randn(3, 2, 9, 7)
+    rows, columns = 12 * torch.rand(3, 20) - 2, 10 * torch.rand(3, 11) - 2
+    grid = torch.stack(
+        [
+            ((2 * columns + 1) / 7 - 1)[:, None, :].expand(3, 20, 11),
+            ((2 * rows + 1) / 9 - 1)[:, :, None].expand(3, 20, 11),
+        ],
+        dim=-1,
+    )
+    expected = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(sampled(x, columns, rows), expected, atol=1e-5, rtol=0)

@@ -18,6 +18,7 @@ Network = Callable[[Tensor], Tensor]  # pictures (N, 3, 224, 224) in float32 to 
 
 def engines(model: nn.Module, batch: int, device: torch.device) -> Iterator[tuple[str, Network]]:
     """(name and precision, network) of each engine that is here, for batches of one size."""
+    warnings.simplefilter("ignore")  # converters have much to say, and this process is the bench's
     for needed, build in (
         ((), compiled),
         (("onnxruntime", "onnxscript"), in_onnxruntime),
@@ -48,8 +49,7 @@ def in_onnxruntime(model: nn.Module, batch: int, device: torch.device) -> tuple[
     """ONNX Runtime in fp32: its processor kernels have no faster one for convolutions."""
     import onnxruntime
 
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.onnx.export(model.cpu(), (example(batch),), dynamo=True, verbose=False)
+    program = torch.onnx.export(model.cpu(), (example(batch),), dynamo=True, verbose=False)
     assert program is not None
     model.to(device)
     options = onnxruntime.SessionOptions()
@@ -74,8 +74,7 @@ def in_openvino(model: nn.Module, batch: int, device: torch.device) -> tuple[str
     import openvino
 
     pictures = example(batch)
-    with warnings.catch_warnings(action="ignore"):
-        converted = openvino.convert_model(model, example_input=pictures, input=pictures.shape)
+    converted = openvino.convert_model(model, example_input=pictures, input=pictures.shape)
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": cpu_cores(),

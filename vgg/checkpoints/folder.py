@@ -1,6 +1,5 @@
 """A checkpoint is a folder: `model.safetensors` and `config.json`, written and read here."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,11 +115,9 @@ def _load(file: Path) -> object:
     try:
         if file.suffix == ".safetensors":
             return load_file(file) if mapped else load(file.read_bytes())
-        with warnings.catch_warnings(action="ignore"):  # torch's doubts about a strange file
-            # Only the newer format, a zip file, can be mapped into memory.
-            return torch.load(
-                file, map_location="cpu", weights_only=True, mmap=mapped and head == b"PK"
-            )
+        # Only the newer format, a zip file, can be mapped into memory.
+        is_zip = head == b"PK"
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except Exception as error:  # a damaged pickle can fail with nearly any of them
         if "GLOBAL" in str(error):  # torch's word for a class or function that it will not call
             raise UserError("checkpoints.runs_code", name=file.name) from error

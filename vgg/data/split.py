@@ -108,12 +108,12 @@ def folds(
         if parts < 2:  # one group, or one picture a class
             fold[where] = order[group_of % k]
             continue
-        with warnings.catch_warnings():
-            # Some classes may have fewer pictures than there are folds: that is known, and meant.
-            warnings.simplefilter("ignore", UserWarning)
-            split_up = splitter(parts, shuffle=True, random_state=seed)
-            for f, (_, part) in enumerate(split_up.split(where, labels[where], group_of)):
-                fold[where[part]] = order[f]
+        # Fewer pictures of a class than folds are known, and meant. The filter stays: all threads
+        # share it, so to take it back would take back what others have set meanwhile.
+        warnings.filterwarnings("ignore", "The (least populated class|groups parameter) ")
+        split_up = splitter(parts, shuffle=True, random_state=seed)
+        for f, (_, part) in enumerate(split_up.split(where, labels[where], group_of)):
+            fold[where[part]] = order[f]
     return [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
 
 

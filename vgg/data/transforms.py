@@ -66,6 +66,19 @@ def normalise(pixels: Tensor, cfg: Preprocessing, dtype: torch.dtype = torch.flo
     return x.to(dtype, memory_format=torch.channels_last)
 
 
+def sampled(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Bilinear values of maps (N, C, H, W), float, on a grid: (N, C, h, w).
+
+    `columns` (N, w) and `rows` (N, h) are places in pixels, 0 the middle of the first; beyond an
+    edge the edge goes on. As two products: `grid_sample` does the same, but not on every device.
+    """
+    down, across = (  # what each pixel adds to each value: (N, 1, values, pixels)
+        (1 - (places.clamp(0, side - 1)[:, None, :, None] - torch.arange(side).to(x.device)).abs())
+        for places, side in ((rows, x.shape[2]), (columns, x.shape[3]))
+    )
+    return down.clamp_min(0).to(x.dtype) @ x @ across.clamp_min(0).to(x.dtype).mT
+
+
 def _resized_side(cfg: Preprocessing) -> int:
     return max(cfg.size, math.floor(cfg.size / cfg.crop_pct))
 

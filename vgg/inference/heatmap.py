@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from vgg.data.images import read_image
-from vgg.data.transforms import placement
+from vgg.data.transforms import placement, sampled
 from vgg.errors import UserError
 from vgg.inference.faithfulness import Faithfulness, deletion_test
 from vgg.inference.gradcam import heat_maps, problem_with
@@ -135,10 +134,7 @@ def on_picture(
     seen = ((y >= 0) & (y <= side))[:, None] & ((x >= 0) & (x <= side))
     # Half a pixel from the edge no border beside the picture is mixed in.
     x, y = x.clamp(place[0] + 0.5, place[2] - 0.5), y.clamp(place[1] + 0.5, place[3] - 0.5)
-    grid = torch.stack(torch.meshgrid(2 * x / side - 1, 2 * y / side - 1, indexing="xy"), dim=-1)
-    found = F.grid_sample(
-        heat.float().cpu()[None, None], grid[None], padding_mode="border", align_corners=False
-    )
+    found = sampled(heat.float().cpu()[None, None], x[None] - 0.5, y[None] - 0.5)
     return found[0, 0].where(seen, torch.nan)
 
 

@@ -8,11 +8,11 @@ from contextlib import closing
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vgg import distributed
 from vgg.data.files import batches, in_threads
 from vgg.data.reading import empty_pixels, empty_tensor
+from vgg.data.transforms import sampled
 from vgg.errors import UserError
 from vgg.network.config import Preprocessing
 from vgg.training.dataset import Dataset
@@ -96,13 +96,14 @@ def zoom(x: Tensor, generator: torch.Generator) -> Tensor:
     area = AREAS[0] + (AREAS[1] - AREAS[0]) * chance[0]
     ratio = (math.log(RATIOS[0]) + math.log(RATIOS[1] / RATIOS[0]) * chance[1]).exp()
     width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    where = torch.zeros(len(x), 2, 3)  # from places in the result to places in the picture
-    where[:, 0, 0] = torch.where(chance[4] < 0.5, -width, width)
-    where[:, 1, 1] = height
-    where[:, 0, 2] = (2 * chance[2] - 1) * (1 - width)
-    where[:, 1, 2] = (2 * chance[3] - 1) * (1 - height)
-    grid = F.affine_grid(where.to(x.device), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    width = torch.where(chance[4] < 0.5, -width, width)  # mirrored
+    side = x.shape[3]
+    away = torch.arange(side) - (side - 1) / 2  # from the middle, in pixels
+    columns, rows = (
+        away * part[:, None] + (side * (1 + (2 * at - 1) * (1 - part.abs())) - 1)[:, None] / 2
+        for part, at in ((width, chance[2]), (height, chance[3]))
+    )
+    return sampled(x, columns.to(x.device), rows.to(x.device))
 
 
 def fill(
