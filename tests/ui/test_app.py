@@ -35,7 +35,7 @@ from vgg.ui.server.model_store import (
     ModelStore,
 )
 from vgg.ui.server.settings import Settings
-from vgg.ui.tabs import predict_answers, predict_input
+from vgg.ui.tabs import predict, predict_answers, predict_input
 
 # The design, section 2. All other events are private.
 ENDPOINTS = {"/predict", "/explain", "/train", "/job", "/stop", "/models", "/evaluate"}
@@ -329,8 +329,9 @@ def shown(store: ModelStore, *inputs: Any) -> dict[str, Any]:
     return dict(zip(names, inputs, strict=True))
 
 
-def after(store: ModelStore, event: Any, *inputs: Any) -> dict[str, Any]:
-    return shown(store, *event(store, *inputs))
+def after(store: ModelStore, event: str, *inputs: Any) -> dict[str, Any]:
+    """What the sidebar shows after one of its events."""
+    return shown(store, *getattr(sidebar.Handlers(store, Downloads(store)), event)(*inputs))
 
 
 def test_the_list_has_the_starter_own_models_newest_first_imagenet_and_a_new_network(
@@ -350,7 +351,7 @@ def test_an_own_model_may_have_the_name_of_an_entry(own_models: Path, tmp_path: 
         shutil.copytree(own_models / "older", tmp_path / name)
     store = ModelStore(Settings(weights_dir=tmp_path))
     for name in ("new", "imagenet"):
-        state = after(store, sidebar.on_model, name, *STARTER_INPUTS[1:])
+        state = after(store, "model_changed", name, *STARTER_INPUTS[1:])
         assert (state["model"], state["num_classes"]) == (name, 2)
 
 
@@ -368,7 +369,7 @@ def test_a_model_file_with_the_name_of_an_imagenet_model_stays_what_it_is(
 
 
 def test_the_starter_is_what_depth_batch_norm_and_classes_show(store: ModelStore) -> None:
-    state = after(store, sidebar.on_model, "starter", 19, False, 1000, 1.0, "fc")
+    state = after(store, "model_changed", "starter", 19, False, 1000, 1.0, "fc")
     assert tuple(state.values())[:6] == STARTER_INPUTS
     assert state["line"] == "Starter · VGG-11 · 8 shapes"
 
@@ -386,7 +387,7 @@ def test_the_starter_is_what_depth_batch_norm_and_classes_show(store: ModelStore
 def test_a_change_of_a_finished_model_means_a_new_network(
     store: ModelStore, changed: tuple[Any, ...]
 ) -> None:
-    state = after(store, sidebar.on_part, *changed)
+    state = after(store, "part_changed", *changed)
     assert state["model"] == NEW
     assert tuple(state.values())[1:6] == changed[1:]
     assert sidebar.UNTRAINED in state["facts"]
@@ -395,7 +396,7 @@ def test_a_change_of_a_finished_model_means_a_new_network(
 
 
 def test_the_starters_own_values_leave_it_chosen(store: ModelStore) -> None:
-    assert after(store, sidebar.on_part, *STARTER_INPUTS)["model"] == "starter"
+    assert after(store, "part_changed", *STARTER_INPUTS)["model"] == "starter"
 
 
 @pytest.mark.parametrize("depth", STAGES)
@@ -403,7 +404,7 @@ def test_the_starters_own_values_leave_it_chosen(store: ModelStore) -> None:
 def test_imagenet_has_eight_forms_with_1000_classes(
     store: ModelStore, depth: int, batch_norm: bool
 ) -> None:
-    state = after(store, sidebar.on_model, IMAGENET, depth, batch_norm, 8, 0.25, "gap")
+    state = after(store, "model_changed", IMAGENET, depth, batch_norm, 8, 0.25, "gap")
     assert tuple(state.values())[:4] == (IMAGENET, depth, batch_norm, 1000)
     config = store.config(choice_from_inputs(*tuple(state.values())[:6]))
     assert config.architecture in IMAGENET_NAMES
@@ -415,12 +416,12 @@ def test_imagenet_has_eight_forms_with_1000_classes(
 def test_imagenet_with_another_class_count_keeps_the_trunk_and_is_untrained(
     store: ModelStore,
 ) -> None:
-    state = after(store, sidebar.on_part, IMAGENET, 16, True, 7, 1.0, "fc")
+    state = after(store, "part_changed", IMAGENET, 16, True, 7, 1.0, "fc")
     assert (state["model"], state["num_classes"]) == (IMAGENET, 7)
     config = store.config(Choice(IMAGENET, 16, True, 7))
     assert (config.architecture, config.num_classes, config.trained) == ("vgg16_bn", 7, False)
     assert sidebar.UNTRAINED in state["facts"]
-    back = after(store, sidebar.on_part, IMAGENET, 16, True, 1000, 1.0, "fc")
+    back = after(store, "part_changed", IMAGENET, 16, True, 1000, 1.0, "fc")
     assert sidebar.UNTRAINED not in back["facts"]
 
 
@@ -430,7 +431,7 @@ def test_imagenet_with_another_class_count_keeps_the_trunk_and_is_untrained(
 def test_a_new_network_is_described_by_formula(
     store: ModelStore, depth: int, batch_norm: bool, num_classes: int
 ) -> None:
-    state = after(store, sidebar.on_part, NEW, depth, batch_norm, num_classes, 0.5, "stages")
+    state = after(store, "part_changed", NEW, depth, batch_norm, num_classes, 0.5, "stages")
     config = store.config(Choice(NEW, depth, batch_norm, num_classes, 0.5, "stages"))
     assert (config.depth, config.batch_norm, config.num_classes) == (depth, batch_norm, num_classes)
     assert (config.width, config.head, config.trained) == (0.5, "stages", False)
@@ -453,9 +454,7 @@ def test_facts_say_an_accuracy_only_with_its_count(store: ModelStore) -> None:
 
 def test_markup_in_class_names_is_shown_and_not_run(store: ModelStore, shapes: Path) -> None:
     inputs = ("pets", 13, False, 3, 0.0625, "gap")
-    text, *_ = predict_answers.predict_pictures(
-        store, [(str(shapes / "star.png"), None)], 3, *inputs
-    )
+    text, *_ = answer(store, [(str(shapes / "star.png"), None)], 3, *inputs)
     facts = sidebar.facts(store.config(store.choice_of("pets")))
     for html in (text, facts, predict_answers.empty_state(store, *inputs)):
         assert "<b>" not in html
@@ -491,21 +490,21 @@ def test_a_choice_that_makes_no_sense_is_refused(inputs: tuple[Any, ...]) -> Non
 def test_a_network_that_can_not_be_is_said_in_its_place_and_the_page_goes_on(
     store: ModelStore, inputs: tuple[Any, ...]
 ) -> None:
-    assert "class='problem'" in after(store, sidebar.on_part, *inputs)["facts"]
+    assert "class='problem'" in after(store, "part_changed", *inputs)["facts"]
     assert "untrained" in predict_answers.obstacle(store, *inputs)
     downloads = Downloads(store)
-    assert [text for text, _ in sidebar.fetch(store, downloads, *inputs)] == [""]
+    assert [text for text, _ in sidebar.Handlers(store, downloads).bring(*inputs)] == [""]
 
 
 def test_a_model_that_has_gone_is_said(store: ModelStore) -> None:
-    for event in (sidebar.on_model, sidebar.on_part):
+    for event in ("model_changed", "part_changed"):
         with pytest.raises(gr.Error, match="No model 'gone'"):
-            event(store, "gone", *STARTER_INPUTS[1:])
+            after(store, event, "gone", *STARTER_INPUTS[1:])
 
 
 def test_weights_that_can_not_be_fetched_are_said_with_the_ways_on(store: ModelStore) -> None:
     inputs = (IMAGENET, 16, False, 1000, 1.0, "fc")
-    told = [text for text, _ in sidebar.fetch(store, Downloads(store), *inputs)]
+    told = [text for text, _ in sidebar.Handlers(store, Downloads(store)).bring(*inputs)]
     assert "class='problem'" in told[-1]
     assert "Three ways on" in told[-1]
     assert "are not here" in predict_answers.obstacle(store, *inputs)
@@ -578,6 +577,10 @@ def test_the_header_says_what_it_runs_on_or_what_is_wrong(store: ModelStore) -> 
 # The Predict tab
 
 
+def answer(store: ModelStore, *given: Any) -> tuple[str, Any, Any]:
+    return predict.Handlers(store).answer_pictures(*given)
+
+
 def updated(component: gr.blocks.Block) -> dict[str, Any]:
     """What a handler's update says. Outside of a running page it is a component of its own."""
     return component.constructor_args
@@ -590,9 +593,7 @@ def pictures(*paths: Path) -> list[tuple[str, None]]:
 def test_one_picture_gives_bars_with_one_decimal_best_first_and_a_quiet_line(
     store: ModelStore, shapes: Path
 ) -> None:
-    text, table, download = predict_answers.predict_pictures(
-        store, pictures(shapes / "star.png"), 5, *STARTER_INPUTS
-    )
+    text, table, download = answer(store, pictures(shapes / "star.png"), 5, *STARTER_INPUTS)
     names = re.findall(r"<span class='name'>(.*?)</span>", text)
     percents = re.findall(r"<span class='percent'>([\d.]+) %</span>", text)
     assert names[0] == "star"
@@ -613,9 +614,7 @@ def test_several_pictures_give_a_table_and_a_csv_as_the_command_line_writes_it(
     bad = tmp_path / "a & b.png"
     bad.write_text("not a picture at all")
     asked = [shapes / "star.png", bad, shapes / "heart.png"]
-    text, table, download = predict_answers.predict_pictures(
-        store, pictures(*asked), 2, *STARTER_INPUTS
-    )
+    text, table, download = answer(store, pictures(*asked), 2, *STARTER_INPUTS)
     assert "3 pictures" in text
     rows = updated(table)["value"]
     assert [row[0] for row in rows] == [1, 2, 3]
@@ -636,10 +635,10 @@ def test_several_pictures_give_a_table_and_a_csv_as_the_command_line_writes_it(
 def test_more_pictures_than_a_page_takes_are_said(
     store: ModelStore, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_answers, "MAX_PICTURES", 2)
+    monkeypatch.setattr(predict, "MAX_PICTURES", 2)
     three = pictures(*[shapes / "star.png"] * 3)
     with pytest.warns(UserWarning, match="Only the first 2 of 3 pictures"):
-        _, table, _ = predict_answers.predict_pictures(store, three, 5, *STARTER_INPUTS)
+        _, table, _ = answer(store, three, 5, *STARTER_INPUTS)
     assert len(updated(table)["value"]) == 2
 
 
@@ -656,8 +655,8 @@ def test_what_can_not_answer_shows_no_percentages(
 ) -> None:
     drawing = "data:image/png;base64,"
     for text in (
-        predict_answers.predict_pictures(store, pictures(shapes / "star.png"), 5, *inputs)[0],
-        predict_answers.predict_drawing(store, drawing, 5, *inputs),
+        answer(store, pictures(shapes / "star.png"), 5, *inputs)[0],
+        predict.Handlers(store).answer_drawing(drawing, 5, *inputs)[0],
         predict_answers.empty_state(store, *inputs),
     ):
         assert said in text
@@ -680,7 +679,7 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
     assert copy.endswith(predict_input.SHOWN_BY_BROWSERS)
     with Image.open(copy) as opened:
         assert opened.tobytes() == expected
-    _, table, _ = predict_answers.predict_pictures(store, copies, 5, *STARTER_INPUTS)
+    _, table, _ = answer(store, copies, 5, *STARTER_INPUTS)
     assert [row[2] for row in updated(table)["value"]] == ["heart.png", "star.tiff"]
 
 
@@ -696,7 +695,7 @@ def test_a_picture_that_browsers_do_not_show_appears_as_a_copy_with_the_same_pix
 )
 def test_a_drawing_that_is_none_is_refused(store: ModelStore, drawing: str) -> None:
     with pytest.raises(gr.Error, match=r"(?i)drawing can't be read|the picture is"):
-        predict_answers.predict_drawing(store, drawing, 5, *STARTER_INPUTS)
+        predict.Handlers(store).answer_drawing(drawing, 5, *STARTER_INPUTS)
 
 
 def test_the_slider_ends_at_the_class_count_and_not_over_20(store: ModelStore) -> None:

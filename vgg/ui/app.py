@@ -59,13 +59,14 @@ def build(settings: Settings) -> gr.Blocks:
 
 
 def _build_tabs(page: Page) -> None:
-    asked, training = predict.lay_out(page), train.lay_out(page)
-    measured, looked_at, listed = evaluate.lay_out(page), inside.lay_out(page), models.lay_out(page)
-    train.wire(page, training, asked.picture)  # the first: its buttons are changes of the sidebar
-    evaluate.wire(page, measured)
-    inside.wire(page, looked_at, asked.picture)
-    models.wire(page, listed)
-    predict.wire(page, asked)
+    prediction, training = predict.PredictTab(page), train.TrainTab(page)
+    evaluation, insight = evaluate.EvaluateTab(page), inside.InsideTab(page)
+    listing = models.ModelsTab(page)
+    train.wire(page, training, prediction.picture)  # first: its buttons change the sidebar, too
+    evaluate.wire(page, evaluation)
+    inside.wire(page, insight, prediction.picture)
+    models.wire(page, listing)
+    predict.wire(page, prediction)
 
 
 def visitor() -> str | None:
@@ -100,10 +101,11 @@ def device_line(store: ModelStore) -> str:
 
 def launch_options(settings: Settings) -> dict[str, Any]:
     """What `launch` gets, here and on a Space: no analytics, no history, nothing of the disk."""
+    style, head = (Path(__file__).with_name(name) for name in ("style.css", "head.html"))
     return {
         "theme": _theme(),
-        "css": Path(__file__).with_name("style.css").read_text("utf-8"),
-        "head": _HEAD,
+        "css": style.read_text("utf-8"),
+        "head": head.read_text("utf-8"),
         "footer_links": ["api", "settings"],
         "run_history": False,
         "enable_monitoring": False,
@@ -136,27 +138,3 @@ def _theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read
         block_info_text_color="*neutral_600",
     )
-
-
-# On a wide screen the sidebar stands open from the start; on a phone it would hide the page.
-_HEAD = """<script>
-const openSidebar = () => {
-  const button = document.querySelector("#sidebar .toggle-button");
-  if (!button) return requestAnimationFrame(openSidebar);
-  const sidebar = document.querySelector("#sidebar");
-  if (window.innerWidth >= 900 && !sidebar.classList.contains("open")) button.click();
-};
-requestAnimationFrame(openSidebar);
-// Ctrl+V anywhere on the Predict tab; the gallery itself has a button only.
-document.addEventListener("paste", (event) => {
-  const gallery = document.querySelector("#image");
-  const input = gallery?.querySelector("input[type=file]");
-  const pasted = event.clipboardData?.files;
-  if (!gallery?.offsetParent || !input || !pasted?.length) return;
-  input.files = pasted;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-});
-</script>
-<style>@media (max-width: 899px) { footer .divider { display: none; } }</style>
-<meta name="color-scheme" content="light dark">
-"""

@@ -13,6 +13,11 @@ log = logging.getLogger(__name__)
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+# A click on a button within HTML is an event that carries the button's data.
+SEND_CLICKS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button && Object.keys(button.dataset).length) trigger("click", { ...button.dataset });
+});"""
 
 
 @contextmanager

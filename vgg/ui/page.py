@@ -41,8 +41,8 @@ def begin_session() -> Session:
 
 @dataclass(frozen=True)
 class Page:
-    """The page around a tab. A tab's `lay_out(page)` makes its components, and its `wire(page, …)`
-    their events; `wire` may add to `sidebar.changes`, which the tabs wired later listen to."""
+    """The page around a tab. `SomeTab(page)` lays its components out, `wire(page, tab, …)` makes
+    them work; it may add to `sidebar.changes`, which the tabs wired later listen to."""
 
     blocks: gr.Blocks
     tabs: gr.Tabs

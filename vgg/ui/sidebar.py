@@ -85,32 +85,12 @@ def chosen(*inputs: Any) -> Choice:
         return choice_from_inputs(*inputs)
 
 
-def on_model(store: ModelStore, model: str, *rest: Any) -> list[Any]:
-    """Another entry of the list: depth, batch norm and classes show what it is."""
-    choice = chosen(model, *rest)
-    if model == IMAGENET:
-        choice = imagenet_choice(choice)
-    elif model != NEW:
-        choice = _known_choice(store, model)
-    return show(store, choice)
-
-
-def on_part(store: ModelStore, *inputs: Any) -> list[Any]:
-    """Depth, batch norm, classes, width or head: a finished model can't change them, so another
-    value means a new network. An ImageNet model has eight forms, and takes another class count."""
-    choice = chosen(*inputs)
-    if choice.is_imagenet and choice.architecture not in IMAGENET_NAMES:
-        choice = replace(choice, model=NEW)
-    if choice.model not in (IMAGENET, NEW) and choice != _known_choice(store, choice.model):
-        choice = replace(choice, model=NEW)
-    return show(store, choice)
-
-
 def choose(store: ModelStore, name: str) -> list[Any]:
     """Updates that choose a model by its name, such as one that was just trained."""
     if not name:
         return [gr.skip()] * 9
-    model, *rest = show(store, _known_choice(store, name))
+    with said():
+        model, *rest = show(store, store.choice_of(name))
     listed = entries(store)
     if store.private.may_use(name):
         listed.insert(1, (store.label(name), name))
@@ -136,55 +116,62 @@ def show(store: ModelStore, choice: Choice) -> list[Any]:
     ]
 
 
-def fetch(store: ModelStore, downloads: Downloads, *inputs: Any) -> Iterator[tuple[Any, Any]]:
-    """Bring the chosen weights to this machine, telling how far; yields status and Stop button."""
-    hidden = gr.Button(visible=False)
-    try:
-        choice = choice_from_inputs(*inputs)
-        trained = store.config(choice).trained
-    except (TypeError, ValueError):  # it is said elsewhere
-        trained = False
-    name = store.name(choice) if trained else ""
-    if not trained or store.is_here(name):
-        yield "", hidden
-        return
-    download = downloads.start(name)
-    while True:
-        state, text = download.wait()
-        if state == "progress":
-            yield note("status", text), gr.Button(visible=True)
-            continue
-        yield (problem(text) if text else ""), hidden
-        return
-
-
-def _known_choice(store: ModelStore, name: str) -> Choice:
-    """`ModelStore.choice_of`; that a model has gone is said on the page."""
-    with said():
-        return store.choice_of(name)
-
-
 @dataclass(frozen=True)
 class Handlers:
-    """What the sidebar's events call."""
+    """What the sidebar's events call; `inputs` are its values, in the order of
+    `choice_from_inputs`."""
 
     store: ModelStore
     downloads: Downloads
 
-    def model_changed(self, *values: Any) -> list[Any]:
-        return on_model(self.store, *values)
+    def model_changed(self, model: str, *rest: Any) -> list[Any]:
+        """Another entry of the list: depth, batch norm and classes show what it is."""
+        choice = chosen(model, *rest)
+        if model == IMAGENET:
+            choice = imagenet_choice(choice)
+        elif model != NEW:
+            choice = self._known(model)
+        return show(self.store, choice)
 
-    def part_changed(self, *values: Any) -> list[Any]:
-        return on_part(self.store, *values)
+    def part_changed(self, *inputs: Any) -> list[Any]:
+        """Depth, batch norm, classes, width or head: a finished model can't change them, so another
+        value means a new network. An ImageNet model has eight forms, and takes another class
+        count."""
+        choice = chosen(*inputs)
+        changed = choice.model not in (IMAGENET, NEW) and choice != self._known(choice.model)
+        if changed or (choice.is_imagenet and choice.architecture not in IMAGENET_NAMES):
+            choice = replace(choice, model=NEW)
+        return show(self.store, choice)
 
-    def bring(self, *values: Any) -> Iterator[tuple[Any, Any]]:
-        yield from fetch(self.store, self.downloads, *values)
+    def bring(self, *inputs: Any) -> Iterator[tuple[Any, Any]]:
+        """Bring the chosen weights to this machine, telling how far; yields status and button."""
+        hidden = gr.Button(visible=False)
+        try:
+            choice = choice_from_inputs(*inputs)
+            trained = self.store.config(choice).trained
+        except (TypeError, ValueError):  # it is said elsewhere
+            trained = False
+        name = self.store.name(choice) if trained else ""
+        if not trained or self.store.is_here(name):
+            yield "", hidden
+            return
+        download = self.downloads.start(name)
+        while True:
+            state, text = download.wait()
+            if state != "progress":
+                yield (problem(text) if text else ""), hidden
+                return
+            yield note("status", text), gr.Button(visible=True)
+
+    def _known(self, name: str) -> Choice:
+        with said():  # that it has gone
+            return self.store.choice_of(name)
 
     def choose(self, text: str) -> list[Any]:
         return choose(self.store, text.partition("\n")[0])
 
-    def stop(self, *values: Any) -> None:
-        self.downloads.stop(self.store.name(chosen(*values)))
+    def stop(self, *inputs: Any) -> None:
+        self.downloads.stop(self.store.name(chosen(*inputs)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import clean_name
-from vgg.checkpoints.loading import STARTER, default_weights_dir
+from vgg.checkpoints.loading import STARTER
 from vgg.errors import StoppedError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.training.options import TrainOptions
@@ -121,7 +121,7 @@ class Jobs:
         """
         key = secrets.token_urlsafe(16)
         if self.store.settings.public:
-            return self._home / VISITORS / key / clean_name(name), key
+            return self.store.home / VISITORS / key / clean_name(name), key
         with self._changed:
             return self._free_folder(name), key
 
@@ -131,7 +131,7 @@ class Jobs:
         with self._changed:
             brought = [key for key in self.store.private if key not in self._jobs]
         for key in brought[: max(0, len(brought) + 1 - KEPT_IMPORTS)]:
-            folder = self._home / VISITORS / key
+            folder = self.store.home / VISITORS / key
             if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
                 raise ValueError("visitors have brought many models just now; try again in an hour")
             if self.store.private.forget(key):
@@ -139,7 +139,7 @@ class Jobs:
 
     def _forget_lost(self) -> None:
         """What visitors made before the page was started anew: no key leads to it any more."""
-        for folder in (self._home / VISITORS).glob("*"):
+        for folder in (self.store.home / VISITORS).glob("*"):
             if time.time() - folder.stat().st_mtime > LOST_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -230,10 +230,6 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
         job.state, job.ended = state, time.time()
 
-    @property
-    def _home(self) -> Path:
-        return Path(self.store.settings.weights_dir or default_weights_dir())
-
     def _forget_old(self) -> None:
         over = [job for job in self._jobs.values() if job.is_over]
         # Those without a model first: who starts and stops many pushes out nobody's work.
@@ -241,14 +237,14 @@ class Jobs:
         for job in over[: max(0, len(over) - KEPT_JOBS)]:
             del self._jobs[job.id]
             if self.store.private.forget(job.id):
-                shutil.rmtree(self._home / VISITORS / job.id, ignore_errors=True)
+                shutil.rmtree(self.store.home / VISITORS / job.id, ignore_errors=True)
 
     def _free_folder(self, name: str) -> Path:
         """A new folder for the model: `photos`, or `photos-2` where that is taken."""
         base = clean_name(name)
         taken = {job.out.name for job in self._jobs.values() if not job.is_over}
-        number, out = 1, self._home / base
+        number, out = 1, self.store.home / base
         while out.exists() or out.name in {*taken, STARTER, *IMAGENET_NAMES}:
             number += 1
-            out = self._home / f"{base}-{number}"
+            out = self.store.home / f"{base}-{number}"
         return out

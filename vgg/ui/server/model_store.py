@@ -14,6 +14,7 @@ from vgg.checkpoints.loading import (
     STARTER,
     ListedModel,
     available_models,
+    default_weights_dir,
     find_config,
     find_weights,
     load_model,
@@ -58,6 +59,11 @@ class ModelStore:
     def own_models(self) -> list[str]:
         """Names of the trained models, newest first."""
         return own_models(self.settings.weights_dir)
+
+    @property
+    def home(self) -> Path:
+        """The folder with models."""
+        return Path(self.settings.weights_dir or default_weights_dir())
 
     def listed(self) -> list[ListedModel]:
         """All models that are on this machine."""

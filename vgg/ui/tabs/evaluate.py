@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from vgg.ui import markup, plots
-from vgg.ui.events import PRIVATE, QUIET
+from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS
 from vgg.ui.markup import note, problem, quiet
 from vgg.ui.page import Page
 from vgg.ui.server.choice import choice_from_inputs
@@ -182,55 +182,35 @@ def open_cell(found: Measured | None, event: gr.EventData) -> tuple[str, Any]:
     return evaluate_cell.show_cell(found, row, column, []), (row, column)
 
 
-@dataclass(frozen=True)
 class EvaluateTab:
-    """The tab's components. `opened` is the cell: (row, column)."""
-
-    measured: gr.State
-    pictures: gr.State
-    opened: gr.State
-    source: gr.Radio
-    button: gr.Button
-    other: gr.Row
-    zip_file: gr.File
-    folder: gr.Textbox
-    table: gr.HTML
-    mistakes: gr.HTML
-    figures: gr.HTML
-
-
-def lay_out(page: Page) -> EvaluateTab:
     """The tab's components; `wire` makes them work."""
-    with gr.Tab("Evaluate", id="evaluate-tab"):
-        measured = gr.State(None)
-        pictures = gr.State(None, delete_callback=forget)
-        opened = gr.State(None)
-        with gr.Row(equal_height=False, elem_id="measured-on"):
-            source = gr.Radio([HELD_OUT, OTHER], value=HELD_OUT, label="Measured on", scale=3)
-            button = gr.Button("Evaluate", variant="primary", elem_id="evaluate", scale=1)
-        with gr.Row(visible=False, equal_height=False) as other:
-            zip_file = gr.File(
-                label="A zip with one folder a class",
-                file_types=[".zip"],
-                height=140,
-                elem_id="evaluate-zip",
-            )
-            folder = gr.Textbox(
-                label="or a folder of this machine with one sub-folder a class",
-                placeholder="/home/me/photos_test",
-                visible=not page.store.settings.public,
-                elem_id="evaluate-folder",
-            )
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=320):
-                table = gr.HTML(_EMPTY, js_on_load=_CELL_CLICK, elem_id="confusion")
-                mistakes = gr.HTML("", elem_id="mistakes")
-            with gr.Column(scale=4, min_width=320):
-                figures = gr.HTML("", elem_id="figures")
-    return EvaluateTab(
-        measured, pictures, opened, source, button, other, zip_file, folder, table, mistakes,
-        figures,
-    )  # fmt: skip
+
+    def __init__(self, page: Page) -> None:
+        with gr.Tab("Evaluate", id="evaluate-tab"):
+            self.measured, self.opened = gr.State(None), gr.State(None)  # the cell: (row, column)
+            self.pictures = gr.State(None, delete_callback=forget)
+            with gr.Row(equal_height=False, elem_id="measured-on"):
+                self.source = gr.Radio(
+                    [HELD_OUT, OTHER], value=HELD_OUT, label="Measured on", scale=3
+                )
+                self.button = gr.Button("Evaluate", variant="primary", elem_id="evaluate", scale=1)
+            with gr.Row(visible=False, equal_height=False) as self.other:
+                self.zip_file = gr.File(
+                    label="A zip with one folder a class", file_types=[".zip"], height=140,
+                    elem_id="evaluate-zip",
+                )  # fmt: skip
+                self.folder = gr.Textbox(
+                    label="or a folder of this machine with one sub-folder a class",
+                    placeholder="/home/me/photos_test",
+                    visible=not page.store.settings.public,
+                    elem_id="evaluate-folder",
+                )
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=5, min_width=320):
+                    self.table = gr.HTML(_EMPTY, js_on_load=SEND_CLICKS, elem_id="confusion")
+                    self.mistakes = gr.HTML("", elem_id="mistakes")
+                with gr.Column(scale=4, min_width=320):
+                    self.figures = gr.HTML("", elem_id="figures")
 
 
 def wire(page: Page, tab: EvaluateTab) -> None:
@@ -257,7 +237,3 @@ _EMPTY = (
     "<div class='empty'><p>A model that was trained here shows what it gets wrong on the pictures "
     "that were held out. Any model can be measured on another folder.</p></div>"
 )
-_CELL_CLICK = """element.addEventListener("click", (event) => {
-  const cell = event.target.closest("button[data-row]");
-  if (cell) trigger("click", { row: cell.dataset.row, column: cell.dataset.column });
-});"""

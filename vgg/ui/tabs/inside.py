@@ -10,7 +10,7 @@ from PIL import Image
 
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
 from vgg.network.summary import Layer, Stage, count_parameters, describe_count, stages_of
-from vgg.ui.events import PRIVATE, QUIET
+from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS
 from vgg.ui.heatmap import explain
 from vgg.ui.markup import quiet, table
 from vgg.ui.page import Page, ShownPicture
@@ -249,37 +249,25 @@ def open_stage(event: gr.EventData) -> int:
     return min(5, max(0, int(event.stage)))
 
 
-@dataclass(frozen=True)
 class InsideTab:
-    """The tab's components."""
-
-    door: gr.Tab
-    blocks: gr.HTML
-    stage: gr.Number
-    layers: gr.HTML
-    maps: gr.HTML
-    film: inside_film.FilmFold
-    start_race: gr.Button
-    race_table: gr.HTML
-
-
-def lay_out(page: Page) -> InsideTab:
     """The tab's components; `wire` makes them work."""
-    config = page.store.config(page.store.choice_of(page.store.first_name))
-    with gr.Tab("Inside", id="inside-tab") as door:
-        gr.HTML(quiet(ABOUT))
-        blocks = gr.HTML(row_of_stages(config, 0), js_on_load=_STAGE_CLICK, elem_id="blocks")
-        stage = gr.Number(0, visible=False)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=300):
-                layers = gr.HTML("", elem_id="layers")
-            with gr.Column(scale=1, min_width=300):
-                maps = gr.HTML("", elem_id="feature-maps")
-        film = inside_film.lay_out()
-        with gr.Accordion("Depth race: the same picture through several depths", open=False):
-            start_race = gr.Button("Start the race", elem_id="race")
-            race_table = gr.HTML("", elem_id="race-table")
-    return InsideTab(door, blocks, stage, layers, maps, film, start_race, race_table)
+
+    def __init__(self, page: Page) -> None:
+        config = page.store.config(page.store.choice_of(page.store.first_name))
+        with gr.Tab("Inside", id="inside-tab") as self.door:
+            gr.HTML(quiet(ABOUT))
+            stages = row_of_stages(config, 0)
+            self.blocks = gr.HTML(stages, js_on_load=SEND_CLICKS, elem_id="blocks")
+            self.stage = gr.Number(0, visible=False)
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300):
+                    self.layers = gr.HTML("", elem_id="layers")
+                with gr.Column(scale=1, min_width=300):
+                    self.maps = gr.HTML("", elem_id="feature-maps")
+            self.film = inside_film.FilmFold()
+            with gr.Accordion("Depth race: the same picture through several depths", open=False):
+                self.start_race = gr.Button("Start the race", elem_id="race")
+                self.race_table = gr.HTML("", elem_id="race-table")
 
 
 def wire(page: Page, tab: InsideTab, picture: ShownPicture) -> None:
@@ -295,9 +283,3 @@ def wire(page: Page, tab: InsideTab, picture: ShownPicture) -> None:
     for change in page.sidebar.changes:
         change.then(handlers.look, inputs, shown, **QUIET)
     inside_film.wire(page, tab.film)
-
-
-_STAGE_CLICK = """element.addEventListener("click", (event) => {
-  const block = event.target.closest("button[data-stage]");
-  if (block) trigger("click", { stage: block.dataset.stage });
-});"""

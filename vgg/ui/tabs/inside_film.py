@@ -145,31 +145,21 @@ class Handlers:
         return number + 1, gr.skip(), gr.skip()
 
 
-@dataclass(frozen=True)
 class FilmFold:
-    """The film's components."""
+    """The film's components, folded away; `wire` makes them work."""
 
-    fold: gr.Accordion
-    frame: gr.Slider
-    play: gr.Button
-    screen: gr.HTML
-    clock: gr.Timer
-
-
-def lay_out() -> FilmFold:
-    """The film, folded away; `wire` makes it work."""
-    with gr.Accordion(
-        "Film: where the network looked while it learned", open=False, elem_id="film-fold"
-    ) as fold:
-        with gr.Row(equal_height=True, elem_id="film-tools"):
-            frame = gr.Slider(
-                1, 2, value=1, step=1, label="Frame", visible=False, elem_id="film-frame"
-            )
-            play = gr.Button(
-                "Play", visible=False, size="sm", scale=0, min_width=96, elem_id="film-play"
-            )
-        screen = gr.HTML("", elem_id="film")
-    return FilmFold(fold, frame, play, screen, gr.Timer(FRAME_SECONDS, active=False))
+    def __init__(self) -> None:
+        title = "Film: where the network looked while it learned"
+        with gr.Accordion(title, open=False, elem_id="film-fold") as self.fold:
+            with gr.Row(equal_height=True, elem_id="film-tools"):
+                self.frame = gr.Slider(
+                    1, 2, value=1, step=1, label="Frame", visible=False, elem_id="film-frame"
+                )
+                self.play = gr.Button(
+                    "Play", visible=False, size="sm", scale=0, min_width=96, elem_id="film-play"
+                )
+            self.screen = gr.HTML("", elem_id="film")
+        self.clock = gr.Timer(FRAME_SECONDS, active=False)
 
 
 def wire(page: Page, film: FilmFold) -> None:

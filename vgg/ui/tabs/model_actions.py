@@ -29,7 +29,7 @@ from vgg.checkpoints.library import (
     losses,
     rename_model,
 )
-from vgg.checkpoints.loading import STARTER, default_weights_dir, find_config
+from vgg.checkpoints.loading import STARTER, find_config
 from vgg.data.zips import ZipLimits
 from vgg.downloads import cached_weights
 from vgg.network.config import IMAGENET_NAMES
@@ -126,9 +126,8 @@ def disk_use(store: ModelStore, found: list[TableRow]) -> str:
 
         kept = bytes_of(cache_dir())
         parts.append(f"outputs of frozen trunks, kept for the next training, {size_text(kept)}")
-        home = _home(store)
-        if home.is_dir():
-            parts.append(f"{size_text(shutil.disk_usage(home).free)} are free")
+        if store.home.is_dir():
+            parts.append(f"{size_text(shutil.disk_usage(store.home).free)} are free")
     return markup.quiet(f"{'; '.join(parts)}.")
 
 
@@ -280,7 +279,3 @@ def _path(store: ModelStore, name: str) -> Path | None:
     """Where a model lies: its folder, or its file of weights."""
     found = store.lies_at(name)
     return cached_weights(name) if found is None and name in IMAGENET_NAMES else found
-
-
-def _home(store: ModelStore) -> Path:
-    return Path(store.settings.weights_dir or default_weights_dir())

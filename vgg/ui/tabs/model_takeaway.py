@@ -122,39 +122,26 @@ def forget_files() -> tuple[Any, ...]:
     return "", gr.DownloadButton(visible=False), ""
 
 
-@dataclass(frozen=True)
 class TakeAway:
-    """The components."""
-
-    export: gr.Button
-    export_box: gr.HTML
-    download: gr.DownloadButton
-    to: gr.Textbox
-    token: gr.Textbox
-    private: gr.Checkbox
-    push: gr.Button
-    push_box: gr.HTML
-
-
-def lay_out() -> TakeAway:
     """The components; `wire` makes them work."""
-    gr.HTML(f"<h2>Take it away</h2>{_EXPORT_HELP}")
-    export = gr.Button("Export", variant="primary", elem_id="model-export")
-    export_box = gr.HTML("", elem_id="export-status")
-    download = gr.DownloadButton("Download", visible=False, elem_id="model-download")
-    with gr.Accordion("Push to the Hugging Face Hub", open=False, elem_id="push-box"):
-        gr.HTML(_PUSH_HELP)
-        to = gr.Textbox(label="Repository", placeholder="owner/name", elem_id="push-to")
-        token = gr.Textbox(
-            label="Token",
-            type="password",
-            info="Your own, with the right to write; used once and not kept",
-            elem_id="push-token",
-        )
-        private = gr.Checkbox(True, label="Private", elem_id="push-private")
-        push = gr.Button("Push", elem_id="model-push")
-        push_box = gr.HTML("", elem_id="push-status")
-    return TakeAway(export, export_box, download, to, token, private, push, push_box)
+
+    def __init__(self) -> None:
+        gr.HTML(f"<h2>Take it away</h2>{_EXPORT_HELP}")
+        self.export = gr.Button("Export", variant="primary", elem_id="model-export")
+        self.export_box = gr.HTML("", elem_id="export-status")
+        self.download = gr.DownloadButton("Download", visible=False, elem_id="model-download")
+        with gr.Accordion("Push to the Hugging Face Hub", open=False, elem_id="push-box"):
+            gr.HTML(_PUSH_HELP)
+            self.to = gr.Textbox(label="Repository", placeholder="owner/name", elem_id="push-to")
+            self.token = gr.Textbox(
+                label="Token",
+                type="password",
+                info="Your own, with the right to write; used once and not kept",
+                elem_id="push-token",
+            )
+            self.private = gr.Checkbox(True, label="Private", elem_id="push-private")
+            self.push = gr.Button("Push", elem_id="model-push")
+            self.push_box = gr.HTML("", elem_id="push-status")
 
 
 def wire(page: Page, take: TakeAway) -> None:

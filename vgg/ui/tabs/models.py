@@ -12,7 +12,7 @@ import gradio as gr
 
 from vgg.checkpoints.library import SAFE_SUFFIXES, SUFFIXES
 from vgg.ui import sidebar
-from vgg.ui.events import PRIVATE, QUIET, said
+from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.page import Page
 from vgg.ui.server.choice import NEW, choice_from_inputs
 from vgg.ui.server.jobs import Jobs
@@ -105,74 +105,67 @@ class Handlers:
         return self.store.private.opened(sent)
 
 
-@dataclass(frozen=True)
 class ModelsTab:
-    """The tab's components."""
-
-    door: gr.Tab
-    listing: gr.HTML
-    seen: list[gr.components.Component | gr.Column]  # in the order of `Handlers.look`
-    take: model_takeaway.TakeAway
-    new_name: gr.Textbox
-    rename: gr.Button
-    delete: gr.Button
-    asking: gr.Column
-    asked: gr.HTML
-    yes: gr.Button
-    no: gr.Button
-    upload: gr.File
-    import_name: gr.Textbox
-    import_button: gr.Button
-
-
-def lay_out(page: Page) -> ModelsTab:
     """The tab's components; `wire` makes them work."""
-    with gr.Tab("Models", id="models-tab") as door:
-        listing = gr.HTML("", js_on_load=_ROW_CLICK, elem_id="models-table")
-        disk = gr.HTML("", elem_id="disk-use")
-        in_hand = gr.HTML("", elem_id="model-in-hand")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=300):
-                take = model_takeaway.lay_out()
-                gr.HTML("<h2>Use it elsewhere</h2>")
-                snippets = []
-                with gr.Tabs():
-                    for name in ("Python", "Command line", "Another program"):
-                        with gr.Tab(name):
-                            snippets.append(gr.Code("", elem_id=_SNIPPETS[name], **_CODE))
-            with gr.Column(scale=1, min_width=300):
-                change_note = gr.HTML(_CHANGE, elem_id="change-note")
-                new_name = gr.Textbox(label="New name", elem_id="new-name")
-                with gr.Row():
-                    rename = gr.Button("Rename", elem_id="model-rename")
-                    delete = gr.Button("Delete …", elem_id="model-delete")
-                with gr.Column(visible=False, elem_id="delete-question") as asking:
-                    asked = gr.HTML("", elem_id="delete-losses")
-                    with gr.Row():
-                        yes = gr.Button("Delete it", variant="stop", elem_id="delete-yes")
-                        no = gr.Button("Keep it", elem_id="delete-no")
-                upload, import_name, import_button = _lay_out_import(page.store.settings.public)
-    seen = [
-        listing, disk, in_hand, *snippets, change_note, new_name, rename, delete, take.export,
-        asking,
-    ]  # fmt: skip
-    return ModelsTab(
-        door, listing, seen, take, new_name, rename, delete, asking, asked, yes, no, upload,
-        import_name, import_button,
-    )  # fmt: skip
+
+    def __init__(self, page: Page) -> None:
+        with gr.Tab("Models", id="models-tab") as self.door:
+            self.listing = gr.HTML("", js_on_load=SEND_CLICKS, elem_id="models-table")
+            disk = gr.HTML("", elem_id="disk-use")
+            in_hand = gr.HTML("", elem_id="model-in-hand")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300):
+                    self.take = model_takeaway.TakeAway()
+                    gr.HTML("<h2>Use it elsewhere</h2>")
+                    snippets = _snippets()
+                with gr.Column(scale=1, min_width=300):
+                    change_note = gr.HTML(_CHANGE, elem_id="change-note")
+                    self._lay_out_changes()
+                    self._lay_out_import(page.store.settings.public)
+        self.seen = [  # in the order of `Handlers.look`
+            self.listing, disk, in_hand, *snippets, change_note, self.new_name, self.rename,
+            self.delete, self.take.export, self.asking,
+        ]  # fmt: skip
+
+    def _lay_out_changes(self) -> None:
+        self.new_name = gr.Textbox(label="New name", elem_id="new-name")
+        with gr.Row():
+            self.rename = gr.Button("Rename", elem_id="model-rename")
+            self.delete = gr.Button("Delete …", elem_id="model-delete")
+        with gr.Column(visible=False, elem_id="delete-question") as self.asking:
+            self.asked = gr.HTML("", elem_id="delete-losses")
+            with gr.Row():
+                self.yes = gr.Button("Delete it", variant="stop", elem_id="delete-yes")
+                self.no = gr.Button("Keep it", elem_id="delete-no")
+
+    def _lay_out_import(self, public: bool) -> None:
+        gr.HTML("<h2>Import a checkpoint</h2>")
+        endings = [*(SAFE_SUFFIXES if public else SUFFIXES), ".zip"]
+        self.upload = gr.File(
+            label=f"{', '.join(endings[:-1])}, or a zip with one and its config.json",
+            file_types=endings,
+            height=176,
+            elem_id="model-import",
+        )
+        self.import_name = gr.Textbox(
+            label="Name of the model", placeholder="as the file", elem_id="import-name"
+        )
+        self.import_button = gr.Button("Import", elem_id="import-button")
 
 
-def _lay_out_import(public: bool) -> tuple[gr.File, gr.Textbox, gr.Button]:
-    gr.HTML("<h2>Import a checkpoint</h2>")
-    endings = [*(SAFE_SUFFIXES if public else SUFFIXES), ".zip"]
-    upload = gr.File(
-        label=f"{', '.join(endings[:-1])}, or a zip with one and its config.json",
-        file_types=endings,
-        height=176,
-        elem_id="model-import",
-    )
-    name = gr.Textbox(label="Name of the model", placeholder="as the file", elem_id="import-name")
-    return upload, name, gr.Button("Import", elem_id="import-button")
+def _snippets() -> list[gr.Code]:
+    """Boxes for the lines of `model_snippets`, a tab each."""
+    boxes = []
+    names = {"Python": "python", "Command line": "shell", "Another program": "client"}
+    with gr.Tabs():
+        for name, key in names.items():
+            with gr.Tab(name):
+                boxes.append(
+                    gr.Code(
+                        "", show_label=False, interactive=False, lines=4, elem_id=f"snippet-{key}"
+                    )
+                )
+    return boxes
 
 
 def wire(page: Page, tab: ModelsTab) -> None:
@@ -199,15 +192,5 @@ def wire(page: Page, tab: ModelsTab) -> None:
     model_takeaway.wire(page, tab.take)
 
 
-_CODE: dict[str, Any] = {"show_label": False, "interactive": False, "lines": 4}
-_SNIPPETS = {
-    "Python": "snippet-python",
-    "Command line": "snippet-shell",
-    "Another program": "snippet-client",
-}
 _CHANGE = "<h2>Rename or delete</h2>"
 _NOT_YOURS = "<p class='told'>Only models of your own can be changed. Click one in the table.</p>"
-_ROW_CLICK = """element.addEventListener("click", (event) => {
-  const row = event.target.closest("button[data-key]");
-  if (row) trigger("click", { key: row.dataset.key });
-});"""

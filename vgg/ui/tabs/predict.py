@@ -4,35 +4,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from vgg.checkpoints.loading import STARTER
-from vgg.data.images import IMAGE_SUFFIXES
+from vgg.data.images import IMAGE_SUFFIXES, ImageError
 from vgg.ui import heatmap
-from vgg.ui.events import PRIVATE, QUIET
+from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
+from vgg.ui.markup import note
 from vgg.ui.page import Page, ShownPicture
+from vgg.ui.pictures import served_file
 from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.uploads import uploaded
+from vgg.ui.sidebar import chosen
 from vgg.ui.tabs.predict_answers import (
     COLUMNS,
+    Answer,
+    csv_text,
     empty_state,
-    loaded,
     most_answers,
-    no_table,
     obstacle,
-    predict_drawing,
-    predict_pictures,
+    rows,
+    run_line,
+    show_answer,
+    thumbnail,
 )
 from vgg.ui.tabs.predict_input import (
     Pictures,
     current_picture,
     example_file,
+    read_drawing,
     show_examples,
     shown_copies,
 )
 
+if TYPE_CHECKING:
+    from vgg.inference.predictor import Predictor
+
 TOP_K = 5
+MAX_PICTURES = 200  # at once on the page; more are work for the command line
 
 
 @dataclass(frozen=True)
@@ -41,11 +52,62 @@ class Handlers:
 
     store: ModelStore
 
-    def answer_pictures(self, pictures: Pictures, k: float, *inputs: Any) -> tuple[str, Any, Any]:
-        return predict_pictures(self.store, pictures, k, *inputs)
+    def answer_pictures(
+        self, pictures: Pictures, top_k: float, *inputs: Any
+    ) -> tuple[str, Any, Any]:
+        """Answer for the gallery's pictures: bars for one, a table for several.
 
-    def answer_drawing(self, drawing: str, k: float, *inputs: Any) -> tuple[str, Any, Any]:
-        return predict_drawing(self.store, drawing, k, *inputs), *no_table()
+        Returns the prediction as HTML, an update of the table, an update of the CSV button.
+        """
+        if not pictures:
+            return empty_state(self.store, *inputs), *no_table()
+        if refusal := obstacle(self.store, *inputs):
+            return refusal, *no_table()
+        asked = pictures[:MAX_PICTURES]
+        with said():
+            files = [uploaded(path) for path, _ in asked]
+        predictor = self._loaded(*inputs)
+        answers, run, progress = [], None, gr.Progress()
+        for done, (file, (_, caption)) in enumerate(zip(files, asked, strict=True)):
+            if len(asked) > 1:
+                progress((done, len(asked)), desc="Asking the network", unit="pictures")
+            name = caption or file.name
+            try:
+                image = predictor.read(file)
+            except ImageError as error:
+                answers.append(Answer(name, error=str(error)))
+                continue
+            # Others get their turn in between.
+            prediction, run = self.store.predict(predictor, image, int(top_k))
+            answers.append(Answer(name, prediction, thumbnail=thumbnail(image)))
+        if len(pictures) > MAX_PICTURES:
+            gr.Warning(
+                f"Only the first {MAX_PICTURES} of {len(pictures)} pictures were answered; for "
+                "more, use `python -m vgg predict FOLDER --csv answers.csv`."
+            )
+        if len(answers) == 1:
+            return show_answer(answers[0], run), *no_table()
+        text = note("summary", f"{len(answers)} pictures") + run_line(run)
+        table = gr.Dataframe(rows(answers), visible=True)
+        csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode())
+        return text, table, gr.DownloadButton(value=csv_file, visible=True)
+
+    def answer_drawing(
+        self, drawing: str | None, top_k: float, *inputs: Any
+    ) -> tuple[str, Any, Any]:
+        """Answer for the drawing pad; `drawing` is a PNG data URL, or nothing."""
+        if not drawing:
+            return empty_state(self.store, *inputs), *no_table()
+        if refusal := obstacle(self.store, *inputs):
+            return refusal, *no_table()
+        with said():
+            image = read_drawing(drawing)
+        prediction, run = self.store.predict(self._loaded(*inputs), image, int(top_k))
+        return show_answer(Answer("drawing", prediction), run), *no_table()
+
+    def _loaded(self, *inputs: Any) -> "Predictor":
+        with said():
+            return self.store.predictor(self.store.name(chosen(*inputs)))
 
     def answer(
         self, opened: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
@@ -74,7 +136,7 @@ class Handlers:
         return opened, *self.answer(opened, *inputs)
 
     def choose_example(self, k: float, event: gr.EventData, *inputs: Any) -> tuple[Any, ...]:
-        pictures: Pictures = [(example_file(event.name), None)]
+        pictures: Pictures = [(example_file(event.example), None)]
         return pictures, gr.Tabs(selected="picture"), *self.answer_pictures(pictures, k, *inputs)
 
     def explain(
@@ -92,7 +154,7 @@ class Handlers:
             picture = current_picture(opened, pictures, drawing)
             if picture is None:
                 return "", None
-            found = heatmap.explain(self.store, loaded(self.store, *inputs), picture, index)
+            found = heatmap.explain(self.store, self._loaded(*inputs), picture, index)
         except ValueError:  # the prediction says what is wrong
             return "", None
         return heatmap.show(picture, found), found
@@ -105,7 +167,12 @@ class Handlers:
     def check(self, found: Any, *inputs: Any) -> str:
         if found is None or obstacle(self.store, *inputs):
             return ""
-        return heatmap.show_truth(heatmap.check(self.store, loaded(self.store, *inputs), found))
+        return heatmap.show_truth(heatmap.check(self.store, self._loaded(*inputs), found))
+
+
+def no_table() -> tuple[Any, Any]:
+    """Updates where there is no table, and so no CSV of it."""
+    return gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
 
 def open_row(event: gr.SelectData) -> Any:
@@ -113,64 +180,39 @@ def open_row(event: gr.SelectData) -> Any:
     return gr.Gallery(selected_index=int(event.row_value[0]) - 1)
 
 
-@dataclass(frozen=True)
 class PredictTab:
-    """The tab's components."""
-
-    picture: ShownPicture
-    picture_tab: gr.Tab
-    draw_tab: gr.Tab
-    strip: gr.Column
-    examples: gr.HTML
-    prediction: gr.HTML
-    table: gr.Dataframe
-    download: gr.DownloadButton
-    top_k: gr.Slider
-    button: gr.Button
-    heat: gr.HTML
-    truth: gr.HTML
-    explained: gr.State
-
-
-def lay_out(page: Page) -> PredictTab:
     """The tab's components; `wire` makes them work."""
-    store = page.store
-    values = [component.value for component in page.sidebar.choice]
-    with gr.Tab("Predict", id="predict-tab"):
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=300):
-                with gr.Tabs() as places:
-                    with gr.Tab("Picture", id="picture") as picture_tab:
-                        image = _gallery()
-                    with gr.Tab("Draw", id="draw-tab") as draw_tab:
-                        draw = _drawing_pad()
-                with gr.Column(visible=store.first_name == STARTER) as strip:
-                    examples = gr.HTML(
-                        show_examples(), js_on_load=_EXAMPLE_CLICK, elem_id="examples"
+
+    def __init__(self, page: Page) -> None:
+        store, values = page.store, [component.value for component in page.sidebar.choice]
+        with gr.Tab("Predict", id="predict-tab"):
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300):
+                    with gr.Tabs() as places:
+                        with gr.Tab("Picture", id="picture") as self.picture_tab:
+                            image = _gallery()
+                        with gr.Tab("Draw", id="draw-tab") as self.draw_tab:
+                            draw = _drawing_pad()
+                    with gr.Column(visible=store.first_name == STARTER) as self.strip:
+                        self.examples = gr.HTML(
+                            show_examples(), js_on_load=SEND_CLICKS, elem_id="examples"
+                        )
+                with gr.Column(scale=1, min_width=300):
+                    self.prediction = gr.HTML(
+                        empty_state(store, *values), js_on_load=_CLICKS, elem_id="prediction"
                     )
-            with gr.Column(scale=1, min_width=300):
-                prediction = gr.HTML(
-                    empty_state(store, *values), js_on_load=_CLICKS, elem_id="prediction"
-                )
-                table = _table()
-                download = gr.DownloadButton(
-                    "Download as CSV", visible=False, elem_id="download-csv"
-                )
-                top_k = gr.Slider(
-                    1,
-                    most_answers(store, *values),
-                    value=TOP_K,
-                    step=1,
-                    label="Answers to show (top k)",
-                    elem_id="top-k",
-                )
-                button = gr.Button("Predict", variant="primary", elem_id="predict")
-                heat, truth, explained = heatmap.layout()
-        place = gr.Textbox("picture", visible=False)  # the open tab
-    return PredictTab(
-        ShownPicture(places, place, image, draw), picture_tab, draw_tab, strip, examples,
-        prediction, table, download, top_k, button, heat, truth, explained,
-    )  # fmt: skip
+                    self.table = _table()
+                    self.download = gr.DownloadButton(
+                        "Download as CSV", visible=False, elem_id="download-csv"
+                    )
+                    self.top_k = gr.Slider(
+                        1, most_answers(store, *values), value=TOP_K, step=1,
+                        label="Answers to show (top k)", elem_id="top-k",
+                    )  # fmt: skip
+                    self.button = gr.Button("Predict", variant="primary", elem_id="predict")
+                    self.heat, self.truth, self.explained = heatmap.layout()
+            place = gr.Textbox("picture", visible=False)  # the open tab
+        self.picture = ShownPicture(places, place, image, draw)
 
 
 def _gallery() -> gr.Gallery:
@@ -189,11 +231,11 @@ def _gallery() -> gr.Gallery:
 
 
 def _drawing_pad() -> gr.HTML:
-    here = Path(__file__)
+    template, script = (Path(__file__).with_name(name) for name in ("pad.html", "pad.js"))
     return gr.HTML(
         "",
-        html_template=here.with_name("pad.html").read_text("utf-8"),
-        js_on_load=here.with_name("pad.js").read_text("utf-8"),
+        html_template=template.read_text("utf-8"),
+        js_on_load=script.read_text("utf-8"),
         elem_id="draw",
     )
 
@@ -277,8 +319,4 @@ _CLICKS = """element.addEventListener("click", (event) => {
   const bar = event.target.closest("button[data-class]");
   if (bar) trigger("click", { index: bar.dataset.class });
   if (event.target.closest("button[data-tab]")) trigger("select");
-});"""
-_EXAMPLE_CLICK = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-example]");
-  if (button) trigger("click", { name: button.dataset.example });
 });"""

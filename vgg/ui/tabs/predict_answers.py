@@ -1,35 +1,29 @@
-"""Answers for pictures, and how they are shown: bars for one, a table and a CSV for several."""
+"""Answers of the network as they are shown: bars for one picture, a table and a CSV for several."""
 
 import csv
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from PIL import Image
 
 from vgg.checkpoints.loading import STARTER
-from vgg.data.images import ImageError
 from vgg.inference.csv_table import csv_row, header
 from vgg.network.config import ModelConfig
-from vgg.ui.events import said
 from vgg.ui.markup import note, quiet
-from vgg.ui.pictures import data_url, served_file
+from vgg.ui.pictures import data_url
 from vgg.ui.server.choice import Choice
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.server.uploads import uploaded
 from vgg.ui.sidebar import chosen
-from vgg.ui.tabs.predict_input import Pictures, read_drawing
 
 if TYPE_CHECKING:
-    from vgg.inference.predictor import Prediction, Predictor, RunInfo
+    from vgg.inference.predictor import Prediction, RunInfo
 
 
 THUMBNAIL = 56  # pixels
 MOST_TOP_K = 20
-MAX_PICTURES = 200  # at once on the page; more are work for the command line
 COLUMNS = ("#", "", "Picture", "Answer", "%", "Second answer")
 
 
@@ -43,61 +37,6 @@ class Answer:
     thumbnail: str = ""  # data URL
 
 
-def predict_pictures(
-    store: ModelStore, pictures: Pictures, top_k: float, *inputs: Any
-) -> tuple[str, Any, Any]:
-    """Answer for the gallery's pictures: bars for one, a table for several.
-
-    Returns the prediction as HTML, an update of the table, an update of the CSV button.
-    """
-    hidden = no_table()
-    if not pictures:
-        return empty_state(store, *inputs), *hidden
-    if refusal := obstacle(store, *inputs):
-        return refusal, *hidden
-    asked = pictures[:MAX_PICTURES]
-    with said():
-        files = [uploaded(path) for path, _ in asked]
-    predictor = loaded(store, *inputs)
-    answers, run, progress = [], None, gr.Progress()
-    for done, (path, (_, caption)) in enumerate(zip(files, asked, strict=True)):
-        if len(asked) > 1:
-            progress((done, len(asked)), desc="Asking the network", unit="pictures")
-        name = caption or path.name
-        answer, run = _answer(store, predictor, path, name, int(top_k), run)
-        answers.append(answer)
-    if len(pictures) > MAX_PICTURES:
-        gr.Warning(
-            f"Only the first {MAX_PICTURES} of {len(pictures)} pictures were answered; for more, "
-            "use `python -m vgg predict FOLDER --csv answers.csv`."
-        )
-    if len(answers) == 1:
-        return show_answer(answers[0], run), *hidden
-    text = note("summary", f"{len(answers)} pictures") + run_line(run)
-    table = gr.Dataframe(rows(answers), visible=True)
-    csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode())
-    return text, table, gr.DownloadButton(value=csv_file, visible=True)
-
-
-def predict_drawing(store: ModelStore, drawing: str | None, top_k: float, *inputs: Any) -> str:
-    """Answer for the drawing pad; `drawing` is a PNG data URL, or nothing."""
-    if not drawing:
-        return empty_state(store, *inputs)
-    if refusal := obstacle(store, *inputs):
-        return refusal
-    with said():
-        image = read_drawing(drawing)
-    predictor = loaded(store, *inputs)
-    prediction, run = store.predict(predictor, image, int(top_k))
-    return show_answer(Answer("drawing", prediction), run)
-
-
-def loaded(store: ModelStore, *inputs: Any) -> "Predictor":
-    """The chosen model, ready to predict."""
-    with said():
-        return store.predictor(store.name(chosen(*inputs)))
-
-
 def most_answers(store: ModelStore, *inputs: Any) -> int:
     """Where the slider for the number of answers ends: at the class count, and not over 20."""
     try:
@@ -105,22 +44,6 @@ def most_answers(store: ModelStore, *inputs: Any) -> int:
     except (ValueError, gr.Error):
         num_classes = MOST_TOP_K
     return max(2, min(MOST_TOP_K, num_classes))  # a slider needs two ends
-
-
-def _answer(
-    store: ModelStore, predictor: "Predictor", path: Path, name: str, top_k: int, run: Any
-) -> tuple[Answer, Any]:
-    try:
-        image = predictor.read(path)
-    except ImageError as error:
-        return Answer(name, error=str(error)), run
-    prediction, run = store.predict(predictor, image, top_k)  # others get their turn in between
-    return Answer(name, prediction, thumbnail=thumbnail(image)), run
-
-
-def no_table() -> tuple[Any, Any]:
-    """Updates where there is no table, and so no CSV of it."""
-    return gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
 
 
 def show_answer(answer: Answer, run: "RunInfo | None") -> str:

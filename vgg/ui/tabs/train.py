@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from vgg.training.options import TrainOptions
-from vgg.ui.events import PRIVATE, QUIET, said
+from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
 from vgg.ui.page import Page, ShownPicture
 from vgg.ui.server.choice import choice_from_inputs
@@ -145,69 +145,45 @@ class Handlers:
         return [job.handle for job in chosen_first]
 
 
-@dataclass(frozen=True)
-class Watched:
-    """The components of step 3."""
-
-    job: gr.HTML
-    stop: gr.Button
-    done: train_done.Buttons
-    others: gr.HTML
-    curve: gr.HTML
-
-
-@dataclass(frozen=True)
 class TrainTab:
-    """The tab's components: three steps."""
+    """The tab's components, in three steps; `wire` makes them work."""
 
-    pictures: gr.State
-    steps: list[gr.Accordion]
-    given: train_pictures.GivenPictures
-    choices: train_options.Choices
-    watched: Watched
+    def __init__(self, page: Page) -> None:
+        with gr.Tab("Train", id="train-tab"):
+            self.pictures = gr.State(None, delete_callback=forget)
+            if page.store.settings.borrowed_gpu:
+                gr.HTML(note("hint", sentence(NO_GPU_OF_ITS_OWN)))
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300), _step(1, "pictures") as first:
+                    self.given = train_pictures.GivenPictures(page.store.settings.public)
+                with gr.Column(scale=1, min_width=300), _step(2, "how") as second:
+                    values = [component.value for component in page.sidebar.choice]
+                    self.choices = train_options.Choices(page.store, values)
+            with _step(3, "watch", is_open=False) as third, gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=300):
+                    self.job = gr.HTML(NO_JOB, elem_id="job-status")
+                    self.stop = gr.Button(STOP_WORDS, visible=False, elem_id="stop")
+                    self.done = train_done.Buttons()
+                    self.others = gr.HTML("", js_on_load=SEND_CLICKS, elem_id="other-jobs")
+                with gr.Column(scale=1, min_width=300):
+                    self.curve = gr.HTML("", elem_id="curve")
+        self.steps = [first, second, third]
 
 
-def lay_out(page: Page) -> TrainTab:
-    """The tab's components; `wire` makes them work."""
-    with gr.Tab("Train", id="train-tab"):
-        pictures = gr.State(None, delete_callback=forget)
-        if page.store.settings.borrowed_gpu:
-            gr.HTML(note("hint", sentence(NO_GPU_OF_ITS_OWN)))
-        with gr.Row(equal_height=False):
-            with (
-                gr.Column(scale=1, min_width=300),
-                gr.Accordion(FOLDS[0], elem_id="step-pictures", elem_classes="step") as first,
-            ):
-                given = train_pictures.lay_out(page.store.settings.public)
-            with (
-                gr.Column(scale=1, min_width=300),
-                gr.Accordion(FOLDS[1], elem_id="step-how", elem_classes="step") as second,
-            ):
-                values = [component.value for component in page.sidebar.choice]
-                choices = train_options.lay_out(page.store, values)
-        with (
-            gr.Accordion(FOLDS[2], open=False, elem_id="step-watch", elem_classes="step") as third,
-            gr.Row(equal_height=False),
-        ):
-            with gr.Column(scale=1, min_width=300):
-                job = gr.HTML(NO_JOB, elem_id="job-status")
-                stop = gr.Button(STOP_WORDS, visible=False, elem_id="stop")
-                done = train_done.lay_out()
-                others_box = gr.HTML("", js_on_load=_JOB_CLICK, elem_id="other-jobs")
-            with gr.Column(scale=1, min_width=300):
-                curve_box = gr.HTML("", elem_id="curve")
-    watched = Watched(job, stop, done, others_box, curve_box)
-    return TrainTab(pictures, [first, second, third], given, choices, watched)
+def _step(number: int, name: str, *, is_open: bool = True) -> gr.Accordion:
+    return gr.Accordion(
+        FOLDS[number - 1], open=is_open, elem_id=f"step-{name}", elem_classes="step"
+    )
 
 
 def wire(page: Page, tab: TrainTab, picture: ShownPicture) -> None:
     """The tab's events; `picture` is where a finished training shows why it answers so."""
-    choices, watched, session = tab.choices, tab.watched, page.session
+    choices, session = tab.choices, page.session
     handlers = Handlers(page.store, page.jobs, len(choices.values))
     first, second, third = tab.steps
     updated = [
-        watched.job, watched.others, watched.curve, watched.stop, watched.done.row, third,
-        session.clock, session.finished,
+        tab.job, tab.others, tab.curve, tab.stop, tab.done.row, third, session.clock,
+        session.finished,
     ]  # fmt: skip
     asked = [*choices.values, *page.sidebar.choice]
     planned = [tab.pictures, *asked], [choices.origin, choices.plan]
@@ -216,15 +192,15 @@ def wire(page: Page, tab: TrainTab, picture: ShownPicture) -> None:
         component.change(handlers.plan_now, *planned, **QUIET)
     inputs = [tab.pictures, session.jobs, choices.name, *asked]
     choices.train.click(handlers.start, inputs, [session.jobs, first, second, *updated], **QUIET)
-    watched.stop.click(handlers.stop_job, session.jobs, None, queue=False, **QUIET)
+    tab.stop.click(handlers.stop_job, session.jobs, None, queue=False, **QUIET)
     known = [session.jobs, session.finished]
-    watched.others.click(handlers.show_other, session.jobs, session.jobs, **QUIET).then(
+    tab.others.click(handlers.show_other, session.jobs, session.jobs, **QUIET).then(
         handlers.watch, known, updated, **QUIET
     )
     session.clock.tick(handlers.watch, known, updated, queue=False, **QUIET)
     found_again = [page.tabs, first, second, *updated]
     page.blocks.load(handlers.restore, known, found_again, queue=False, **QUIET)
-    train_done.wire(page, watched.done, picture)
+    train_done.wire(page, tab.done, picture)
     for ready in page.sidebar.changes:
         ready.then(handlers.plan_now, *planned, **QUIET)
 
@@ -247,9 +223,3 @@ def _wire_pictures(
             show_progress_on=given.about, **PRIVATE,
         )  # fmt: skip
         event.then(handlers.plan_now, *planned, **QUIET)
-
-
-_JOB_CLICK = """element.addEventListener("click", (event) => {
-  const job = event.target.closest("button[data-job]");
-  if (job) trigger("click", { job: job.dataset.job });
-});"""

@@ -18,25 +18,16 @@ from vgg.ui.tabs.predict_input import Pictures
 MODEL_GONE = "This model is not here any more; choose another in the sidebar."
 
 
-@dataclass(frozen=True)
 class Buttons:
-    """The buttons under a training that is over."""
+    """The buttons under a training that is over; they show where there is a model."""
 
-    row: gr.Row
-    use: gr.Button
-    mistakes: gr.Button
-    why: gr.Button
-    take: gr.Button
-
-
-def lay_out() -> Buttons:
-    """The buttons; they show where there is a model."""
-    with gr.Row(visible=False, elem_id="after") as row:
-        use = gr.Button("Use it", variant="primary", size="md", min_width=120, elem_id="use-it")
-        mistakes = gr.Button("See its mistakes", size="md", min_width=120, elem_id="see-mistakes")
-        why = gr.Button("See why", size="md", min_width=120, elem_id="see-why")
-        take = gr.Button("Take it away", size="md", min_width=120, elem_id="take-away")
-    return Buttons(row, use, mistakes, why, take)
+    def __init__(self) -> None:
+        size: dict[str, Any] = {"size": "md", "min_width": 120}
+        with gr.Row(visible=False, elem_id="after") as self.row:
+            self.use = gr.Button("Use it", variant="primary", elem_id="use-it", **size)
+            self.mistakes = gr.Button("See its mistakes", elem_id="see-mistakes", **size)
+            self.why = gr.Button("See why", elem_id="see-why", **size)
+            self.take = gr.Button("Take it away", elem_id="take-away", **size)
 
 
 def held_out_picture(store: ModelStore, model: str) -> Pictures:

@@ -1,7 +1,6 @@
 """How to train, the second step of the Train tab: mode, time and more, and what they come to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -150,65 +149,46 @@ def headline(options: TrainOptions) -> str:
     return f"{mode}, {lasting(options)}"
 
 
-Input = gr.Radio | gr.Number | gr.Checkbox
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The step's components; `values` in the order of `options_of`."""
-
-    origin: gr.HTML
-    values: list[Input]
-    name: gr.Textbox
-    plan: gr.HTML
-    train: gr.Button
-
-
 def own_numbers(time: str) -> tuple[Any, Any]:
     """The box for seconds or that for epochs, where one is chosen."""
     return gr.Number(visible=time == OWN_TIME), gr.Number(visible=time == EPOCHS)
 
 
-def lay_out(store: ModelStore, chosen: Sequence[Any]) -> Choices:
-    """The step's components. `chosen` are the sidebar's first values."""
-    defaults = TrainOptions()
-    start = gr.HTML(origin(store, "Automatic", *chosen), elem_id="origin")
-    mode = gr.Radio(list(MODE_NAMES), value="Automatic", label="Mode", elem_id="mode")
-    times = [*TIMES, OWN_TIME, EPOCHS]
-    if store.settings.public:
-        times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
-    budget = gr.Radio(times, value="2 min", label="Time", elem_id="budget")
-    seconds = gr.Number(60, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds")
-    epochs = gr.Number(
-        10, label="Epochs", minimum=1, precision=0, visible=False, elem_id="epochs",
-        info="One epoch shows every picture once",
-    )  # fmt: skip
-    with gr.Accordion("More", open=False, elem_id="train-more"):
-        image_size = gr.Number(
-            None,
-            label="Image size in pixels",
-            info="Empty: chosen from the pictures and the time",
-            precision=0,
-            elem_id="image-size",
-        )
-        augment = gr.Checkbox(
-            defaults.augment,
-            label="Show each picture a little changed",
-            info="Where the whole network or its last stages learn: mirrored, shifted, cropped",
-            elem_id="augment",
-        )
-        seed = gr.Number(
-            defaults.seed,
-            label="Seed",
-            info="The same seed gives the same training",
-            precision=0,
-            elem_id="seed",
-        )
-        name = gr.Textbox(
-            label="Name of the model", placeholder="as the pictures", elem_id="model-name"
-        )
-    told = gr.HTML("", elem_id="plan")
-    train = gr.Button("Train", variant="primary", elem_id="train")
-    budget.change(own_numbers, budget, [seconds, epochs], **QUIET)
-    values: list[Input] = [mode, budget, seconds, epochs, image_size, augment, seed]
-    return Choices(start, values, name, told, train)
+class Choices:
+    """The step's components, with the sidebar's first values; `train.wire` makes them work."""
+
+    values: list[gr.Radio | gr.Number | gr.Checkbox]  # in the order of `options_of`
+
+    def __init__(self, store: ModelStore, chosen: Sequence[Any]) -> None:
+        defaults = TrainOptions()
+        self.origin = gr.HTML(origin(store, "Automatic", *chosen), elem_id="origin")
+        mode = gr.Radio(list(MODE_NAMES), value="Automatic", label="Mode", elem_id="mode")
+        times = [*TIMES, OWN_TIME, EPOCHS]
+        if store.settings.public:
+            times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
+        budget = gr.Radio(times, value="2 min", label="Time", elem_id="budget")
+        seconds = gr.Number(60, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds")
+        epochs = gr.Number(
+            10, label="Epochs", minimum=1, precision=0, visible=False, elem_id="epochs",
+            info="One epoch shows every picture once",
+        )  # fmt: skip
+        with gr.Accordion("More", open=False, elem_id="train-more"):
+            image_size = gr.Number(
+                None, label="Image size in pixels", precision=0, elem_id="image-size",
+                info="Empty: chosen from the pictures and the time",
+            )  # fmt: skip
+            augment = gr.Checkbox(
+                defaults.augment, label="Show each picture a little changed", elem_id="augment",
+                info="Where the whole network or its last stages learn: mirrored, shifted, cropped",
+            )  # fmt: skip
+            seed = gr.Number(
+                defaults.seed, label="Seed", precision=0, elem_id="seed",
+                info="The same seed gives the same training",
+            )  # fmt: skip
+            self.name = gr.Textbox(
+                label="Name of the model", placeholder="as the pictures", elem_id="model-name"
+            )
+        self.plan = gr.HTML("", elem_id="plan")
+        self.train = gr.Button("Train", variant="primary", elem_id="train")
+        budget.change(own_numbers, budget, [seconds, epochs], **QUIET)
+        self.values = [mode, budget, seconds, epochs, image_size, augment, seed]

@@ -1,6 +1,5 @@
 """The first step of the Train tab: pictures given, and what is shown of them."""
 
-from dataclasses import dataclass
 from html import escape
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -105,45 +104,31 @@ def from_filled_boxes(settings: Settings, *flat: Any) -> PictureSet | None:
     return from_boxes(settings, list(zip(flat[::2], flat[1::2], strict=True)))
 
 
-@dataclass(frozen=True)
 class GivenPictures:
-    """The components of step 1."""
+    """The step's components, which `train.wire` makes work. `boxes`: name and gallery in turn."""
 
-    zip_file: gr.File
-    boxes: list[gr.components.Component]  # name and gallery in turn
-    use_boxes: gr.Button
-    folder: gr.Textbox
-    use_folder: gr.Button
-    sample: gr.Button
-    about: gr.HTML
-
-
-def lay_out(public: bool) -> GivenPictures:
-    """The step's components, which `train.wire` makes work."""
-    with gr.Tabs():
-        with gr.Tab("Zip"):
-            gr.HTML(_ZIP_HELP)
-            zip_file = gr.File(
-                label="A zip with one folder a class",
-                file_types=[".zip"],
-                height=140,
-                elem_id="train-zip",
-            )
-        with gr.Tab("By class"):
-            boxes = _class_boxes()
-            use_boxes = gr.Button("Use these classes", elem_id="train-boxes")
-        with gr.Tab("Folder", visible=not public):
-            folder = gr.Textbox(
-                label="A folder of this machine with one sub-folder a class",
-                placeholder="/home/me/photos",
-                elem_id="train-folder",
-            )
-            use_folder = gr.Button("Use this folder", elem_id="use-folder")
-        with gr.Tab("Sample"):
-            gr.HTML(quiet(f"Eight drawn shapes, {SAMPLE_COUNT} of each."))
-            sample = gr.Button("Use the sample shapes", elem_id="train-sample")
-    about = gr.HTML("", elem_id="train-pictures")
-    return GivenPictures(zip_file, boxes, use_boxes, folder, use_folder, sample, about)
+    def __init__(self, public: bool) -> None:
+        with gr.Tabs():
+            with gr.Tab("Zip"):
+                gr.HTML(_ZIP_HELP)
+                self.zip_file = gr.File(
+                    label="A zip with one folder a class", file_types=[".zip"], height=140,
+                    elem_id="train-zip",
+                )  # fmt: skip
+            with gr.Tab("By class"):
+                self.boxes = _class_boxes()
+                self.use_boxes = gr.Button("Use these classes", elem_id="train-boxes")
+            with gr.Tab("Folder", visible=not public):
+                self.folder = gr.Textbox(
+                    label="A folder of this machine with one sub-folder a class",
+                    placeholder="/home/me/photos",
+                    elem_id="train-folder",
+                )
+                self.use_folder = gr.Button("Use this folder", elem_id="use-folder")
+            with gr.Tab("Sample"):
+                gr.HTML(quiet(f"Eight drawn shapes, {SAMPLE_COUNT} of each."))
+                self.sample = gr.Button("Use the sample shapes", elem_id="train-sample")
+        self.about = gr.HTML("", elem_id="train-pictures")
 
 
 def _class_boxes() -> list[gr.components.Component]:
