@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_a_run_that_broke_off_is_gone_on_with_to_the_same_table(tmp_path: Path) 
         assert file.read_bytes() == whole.read_bytes()
         file.unlink()
         assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_a_full_disk_leaves_the_rows_of_the_run_before(small_disk: Path) -> None:
+    file = small_disk / "answers.csv"
+    write_broken(file, KEY, 3)
+    full = small_disk / "full"
+    with suppress(OSError), full.open("wb", buffering=0) as opened:
+        while opened.write(bytes(4096)):
+            pass
+    with pytest.raises(OSError, match="No space"), write_rows(file, 1, key=KEY, done=3) as keep:
+        list(keep(answers()[3:]))
+    full.unlink()
+    assert rows_done(file, 1, KEY, IMAGES) == 3
 
 
 def test_a_row_cut_off_by_a_kill_counts_as_not_there(tmp_path: Path) -> None:

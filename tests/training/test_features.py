@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from vgg.data.cache import FeatureStore, cache_dir, trim
-from vgg.data.files import digest_of, in_threads, memory_available
+from vgg.data.files import digest_of, in_threads
 from vgg.data.images import read_image
 from vgg.data.reading import LoadedPicture, empty_pixels, load_picture
+from vgg.data.room import memory_available
 from vgg.data.shapes import draw_folder
 from vgg.data.transforms import normalise, to_uint8
+from vgg.errors import UserError
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
 from vgg.training.features import Trunk, extract, with_head
@@ -152,10 +154,33 @@ def test_a_damaged_file_of_the_cache_is_ignored_and_removed() -> None:
     assert not file.exists()
 
 
+def test_only_what_this_program_wrote_leaves_the_cache() -> None:
+    others = [cache_dir() / name for name in ("mine.npy", "data/mine.npy", "data/mine.part")]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"mine")
+    store = FeatureStore("things", np.dtype(np.float32), (3,))
+    store.write({"a" * 32: np.ones(3)})
+    beside = [store.folder / name for name in ("mine.npy", "mine.part")]
+    for file in beside:
+        file.write_bytes(b"mine")
+    abandoned = store.folder / "rows-x.part"
+    abandoned.touch()
+    for file in (*others, *beside, abandoned):
+        os.utime(file, (0, 0))
+    assert store.read(["a" * 32])
+    trim(0)
+    assert all(file.exists() for file in (*others, *beside))
+    assert not abandoned.exists()
+    assert not store.read(["a" * 32])
+    for file in (*others, *beside):
+        file.unlink()
+
+
 def test_a_cache_that_holds_pickles_is_not_unpickled(tmp_path: Path) -> None:
     store = FeatureStore("things", np.dtype(np.float32), (3,))
     store.write({"a" * 32: np.ones(3)})
-    np.save(store.folder / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(store.folder / f"{'c' * 32}.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert set(store.read(["a" * 32])) == {"a" * 32}
 
 
@@ -193,6 +218,21 @@ def test_threads_give_results_in_order_and_a_bounded_number_ahead() -> None:
     assert [next(results) for _ in range(3)] == [0, 1, 4]
     assert len(started) < 20
     results.close()
+
+
+def test_a_full_disk_is_a_sentence_before_anything_is_written(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(small_disk))
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk / "not there"))  # never there
+    empty_pixels(50, 64, free=1000)[:] = 1  # 0.6 MB
+    with pytest.raises(UserError, match=r"has 1 of the 2 MB that they take; make room"):
+        empty_pixels(200, 64, free=1000)
+    (small_disk / "full").write_bytes(bytes(1_040_000))
+    store = FeatureStore("things", np.dtype(np.float32), (30_000,))
+    store.write({"a" * 32: np.ones(30_000)})
+    assert store.read(["a" * 32]) == {}
+    assert not list(store.folder.glob("*.part"))
 
 
 def test_pictures_that_do_not_fit_into_memory_lie_in_a_file() -> None:

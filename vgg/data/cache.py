@@ -1,17 +1,20 @@
 """What was computed from a picture's bytes, kept on disk for the next time.
 
 A store is a folder of files, each a NumPy array of records with the digest of the picture's bytes
-and one row. A file's name is the checksum of its content: a damaged one is noticed and removed.
+and one row. A file's name is the checksum of its content: a damaged one is noticed and removed. The
+folder has a mark of ours, without which nothing in it is ever deleted.
 Nothing here is precious; where the disk refuses, the work is simply done again.
 """
 
 import hashlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +22,9 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
+MARK = ".vgg-studio-store"  # the file in a folder that says that the store is ours
+_ROWS = re.compile("[0-9a-f]{32}[.]npy")
+_PART = re.compile("rows-.*[.]part")  # being written, or left by a process that was killed
 MAX_BYTES = 4 * 1024**3  # of all stores together; what was not used for longest goes first
 
 
@@ -72,20 +78,22 @@ class FeatureStore:
             records[index]["digest"], records[index]["row"] = digest, row
         data = BytesIO()
         np.save(data, records, allow_pickle=False)
-        content = data.getbuffer()
+        content, part = data.getbuffer(), None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as part:
-                part.write(content)
-            Path(part.name).replace(self.folder / f"{_checksum(content)}.npy")
+            (self.folder / MARK).touch()
+            number, name = tempfile.mkstemp(dir=self.folder, prefix="rows-", suffix=".part")
+            part = Path(name)
+            with os.fdopen(number, "wb") as file:
+                file.write(content)
+            part.replace(self.folder / f"{_checksum(content)}.npy")
         except OSError as error:
+            if part:
+                part.unlink(missing_ok=True)
             log.warning("can't keep results in %s (%s)", self.folder, error.strerror)
 
     def _files(self) -> list[Path]:
-        try:
-            return sorted(self.folder.glob("*.npy"))
-        except OSError:
-            return []
+        return [file for file in _listed(self.folder) if _ROWS.fullmatch(file.name)]
 
     def _load(self, file: Path) -> np.ndarray | None:
         try:
@@ -104,12 +112,13 @@ class FeatureStore:
 def trim(limit: int = MAX_BYTES) -> None:
     """Delete what was not used for longest until all stores together take at most `limit` bytes."""
     known = []
-    for file in cache_dir().rglob("*"):
-        try:
-            if file.suffix in (".npy", ".part"):
-                known.append((file.stat().st_mtime, file.stat().st_size, file))
-        except OSError:
+    for folder in _listed(cache_dir()):
+        if folder.is_symlink() or not (folder / MARK).is_file():
             continue
+        for file in _listed(folder):
+            if _ROWS.fullmatch(file.name) or _PART.fullmatch(file.name):
+                with suppress(OSError):
+                    known.append((file.stat().st_mtime, file.stat().st_size, file))
     total = sum(size for _, size, _ in known)
     for used, size, file in sorted(known, key=lambda entry: entry[0]):
         abandoned = file.suffix == ".part" and time.time() - used > 3600
@@ -120,6 +129,13 @@ def trim(limit: int = MAX_BYTES) -> None:
             total -= size
         except OSError:
             continue
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _checksum(data: bytes | memoryview) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vgg.data.images import ImageError, read_file
+from vgg.data.room import memory_available
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,19 +62,6 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
-
-
-def memory_available() -> int | None:
-    """Bytes that this process can still take without swapping; None where no one tells."""
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = (line.split() for line in meminfo.read_text().splitlines())
-        found += [1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:"]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdecimal():
-        found.append(max(0, int(text) - int(used.read_text())))
-    return min(found, default=None)
 
 
 def digest_of(data: bytes) -> str:

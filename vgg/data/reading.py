@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from vgg.data.cache import FeatureStore
 from vgg.data.duplicates import FINGERPRINT, fingerprint
-from vgg.data.files import FileBytes, digest_of, memory_available, reason_of
+from vgg.data.files import FileBytes, digest_of, reason_of
 from vgg.data.images import ImageError, probe_size, read_file, read_image
+from vgg.data.room import memory_available, temporary_file
 from vgg.data.transforms import needed_side, to_uint8
 from vgg.network.config import Preprocessing
 
@@ -34,15 +34,17 @@ def empty_tensor(shape: tuple[int, ...], dtype: DTypeLike, *, free: int | None =
     """Room for one row a picture.
 
     In memory where it fits into half of the `free` bytes (default: measured now), else in a
-    temporary file mapped into memory, which the system deletes with the tensor.
+    temporary file mapped into memory, which the system deletes with the tensor. `UserError` where
+    the disk has too little room, too.
     """
     limit = memory_available() if free is None else free
-    if limit is None or math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_SHARE * limit:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if limit is None or size <= MEMORY_SHARE * limit:
         return torch.from_numpy(np.empty(shape, dtype))
     log.info("%d pictures do not fit into memory; they are kept in a temporary file", shape[0])
-    with tempfile.TemporaryFile(prefix="vgg-pixels-") as file:
+    with temporary_file(size) as file:
         # The mapping keeps the file alive after it is closed.
-        return torch.from_numpy(np.memmap(file, dtype, "w+", shape=shape))
+        return torch.from_numpy(np.memmap(file, dtype, "r+", shape=shape))
 
 
 def device_room(device: torch.device, needed: int) -> bool:

@@ -63,10 +63,9 @@ def write_rows(
             other.unlink(missing_ok=True)
     written = len(kept)
     try:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        _begin(part, [header(places), *kept])
+        with part.open("a", newline="", encoding="utf-8", errors="backslashreplace") as opened:
             table = csv.writer(opened)
-            table.writerows([header(places), *kept])
-            opened.flush()
 
             def keep(rows: Rows) -> Rows:
                 nonlocal written
@@ -81,6 +80,14 @@ def write_rows(
     finally:
         if not (key and written):
             part.unlink(missing_ok=True)
+
+
+def _begin(part: Path, rows: list[list[str]]) -> None:
+    """Replaces the part at once, so that a kill leaves its rows."""
+    fresh = part.with_name(f"{part.name}.new")
+    with fresh.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        csv.writer(opened).writerows(rows)
+    fresh.replace(part)
 
 
 def _part(file: Path, key: str) -> Path:
