@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from vgg.checkpoints.loading import STARTER
 from vgg.cli import Parser, add_run_options, wait_politely
+from vgg.errors import UserError
 from vgg.terminal import UsageError, one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import vgg.ui.server.zerogpu  # noqa: F401  its functions must be known before the launch
         try:
             page = build(settings)
-        except ValueError as error:
+        except UserError as error:
             if not is_space():
                 raise
             # A Space that does not start helps nobody; the log says what is wrong.
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flush=True,
             )
         page.block_thread()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"vgg: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ from vgg import errors
 from vgg.errors import UserError, sentence, table
 
 VGG = Path(errors.__file__).parent
+KEY = r"[a-z]+\.[a-z_0-9]+"
 SOURCES = [*VGG.rglob("*.py"), VGG.parent / "app.py"]
 CALLS = [
     node
@@ -33,10 +34,9 @@ def raised() -> dict[str, set[str]]:
     """Key → names of the values given, one way wherever it is raised."""
     found: dict[str, set[str]] = {}
     for call in CALLS:
-        for node in (n for part in call.args for n in ast.walk(part)):
-            if isinstance(node, ast.Constant) and re.fullmatch(
-                r"[a-z]+\.[a-z_0-9]+", str(node.value)
-            ):
+        keys = [c for c in call.args[:1] if isinstance(c, ast.Constant | ast.IfExp)]
+        for node in (node for key in keys for node in ast.walk(key)):
+            if isinstance(node, ast.Constant) and re.fullmatch(KEY, str(node.value)):
                 names = {str(word.arg) for word in call.keywords}
                 assert found.setdefault(str(node.value), names) == names, node.value
     return found
@@ -58,6 +58,12 @@ def test_values_become_words() -> None:
     assert len(filled("{a!r}, {b!r}", a="x" * 10_000, b=[["x" * 99] * 99] * 99)) < 600
     inner = UserError("network.depth", choices=(1, 2), value=3)
     assert filled("no: {why}", why=inner) == "no: num_layers must be 1 or 2, not 3"
+
+
+def test_no_sentence_stands_in_the_code() -> None:
+    own = {"a head", "offsets"}  # of our own tables and of what another function catches
+    said = {ast.unparse(call) for call in CALLS if ast.unparse(call.func) == "ValueError"}
+    assert [text for text in said if not any(begin in text for begin in own)] == []
 
 
 @pytest.mark.parametrize("kind", UserError.__subclasses__())

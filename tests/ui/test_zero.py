@@ -18,7 +18,7 @@ from conftest import ROOT, Server, serving
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from vgg.ui.server.jobs import NO_GPU_OF_ITS_OWN
+from vgg.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_training_says_in_a_sentence_that_it_needs_a_gpu_of_its_own(
     with pytest.raises(AppError, match="training needs a GPU of its own"):
         zero.client.predict(handle_file(shapes / "star.png"), api_name="/train")
     with urllib.request.urlopen(f"{zero.server.url}/config", timeout=30) as page:
-        assert NO_GPU_OF_ITS_OWN[1:] in page.read().decode()
+        assert str(UserError("ui.borrowed_gpu"))[1:] in page.read().decode()
 
 
 def test_elsewhere_the_package_is_not_even_looked_for() -> None:

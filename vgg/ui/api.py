@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from vgg.data.images import ImageError
+from vgg.errors import UserError
 from vgg.training.options import TrainOptions
 from vgg.ui import heatmap
 from vgg.ui.events import said
 from vgg.ui.pictures import data_url
-from vgg.ui.server.jobs import NO_GPU_OF_ITS_OWN, Job, Jobs
+from vgg.ui.server.jobs import Job, Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import forget, from_zip, lent
 from vgg.ui.server.uploads import uploaded
@@ -52,7 +53,7 @@ class Endpoints:
         with said(str):
             is_number = isinstance(top_k, int | float) and not isinstance(top_k, bool)
             if not is_number or not top_k >= 1 or top_k % 1 != 0:
-                raise ValueError(f"top_k must be a whole number from 1 up, not {top_k}")
+                raise UserError("inference.top_k", value=top_k)
             predictor = self._predictor(model)
         try:
             picture = predictor.read(path)
@@ -83,9 +84,7 @@ class Endpoints:
             predictor = self._predictor(model)
             names = predictor.config.label_names
             if class_name and class_name not in names:
-                raise ValueError(
-                    f"the model has no class {class_name!r}; it has {', '.join(names[:20])}"
-                )
+                raise UserError("ui.no_such_class", name=class_name, choices=names[:20])
         from vgg.inference.heatmap import overlaid
 
         try:
@@ -140,12 +139,9 @@ class Endpoints:
         settings = self.store.settings
         with said(str):
             if settings.borrowed_gpu:  # before the zip is unpacked
-                raise ValueError(NO_GPU_OF_ITS_OWN)
+                raise UserError("ui.borrowed_gpu")
             if settings.public and (budget > PUBLIC_SECONDS or epochs > PUBLIC_EPOCHS):
-                raise ValueError(
-                    f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds or "
-                    f"{PUBLIC_EPOCHS} epochs"
-                )
+                raise UserError("ui.long_or_many", seconds=PUBLIC_SECONDS, epochs=PUBLIC_EPOCHS)
             options = TrainOptions(
                 model=self.store.spec_of(model) if model else None,
                 mode=mode,
@@ -224,16 +220,13 @@ class Endpoints:
     def _predictor(self, model: str) -> "Predictor":
         config = self.store.config(self.store.choice_of(model))
         if not config.trained:
-            raise ValueError(f"{model} has not been trained, so its answer would be a guess")
+            raise UserError("inference.untrained", name=model)
         return self.store.predictor(model)
 
     def _found(self, job_id: str) -> Job:
         job = self.jobs.find(job_id)
         if job is None:
-            raise gr.Error(
-                "You have no such job; its id is what /train gave in this session.",
-                print_exception=False,
-            )
+            raise gr.Error(str(UserError("ui.no_job")), print_exception=False)
         return job
 
     def _state(self, job: Job) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import evaluate, inside, models, predict, train
+from vgg.ui.words import told
 
 TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
@@ -92,7 +93,7 @@ def device_line(store: ModelStore) -> str:
     try:
         device = choose_device(store.settings.device)
     except ValueError as error:
-        return escape(str(error))
+        return escape(told(error))
     precision = precision_name(choose_precision(device, store.settings.precision))
     used, total = memory_used(device)
     memory = f" · {used / 1e9:.1f} of {total / 1e9:.0f} GB" if used and total else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.ui.words import sentence
+from vgg.ui.words import sentence, told
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def said(words: Callable[[str], str] = sentence, title: str = "Error") -> Iterat
         yield
     except gr.Error:
         raise
-    except (ValueError, TypeError) as error:
-        raise gr.Error(words(str(error)), title=title, print_exception=False) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise gr.Error(words(told(error)), title=title, print_exception=False) from error
     except OSError as error:
         log.exception("the disk refuses")
         raise gr.Error(f"The disk refuses: {error.strerror}.", print_exception=False) from error

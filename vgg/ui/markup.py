@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
-from vgg.ui.words import sentence
+from vgg.ui.words import sentence, told
 
 ROLES = {"problem": " role='alert'", "status": " role='status'"}  # what screen readers tell at once
 
@@ -19,9 +18,9 @@ def quiet(text: str) -> str:
     return note("quiet", text)
 
 
-def problem(error: Any) -> str:
+def problem(error: Exception | str) -> str:
     """What went wrong, as a sentence."""
-    return note("problem", sentence(str(error)))
+    return note("problem", sentence(error if isinstance(error, str) else told(error)))
 
 
 def facts(rows: Iterable[tuple[str, str, str]]) -> str:

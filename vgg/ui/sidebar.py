@@ -17,7 +17,7 @@ from vgg.ui.markup import note, problem
 from vgg.ui.server.choice import IMAGENET, NEW, Choice, choice_from_inputs, imagenet_choice
 from vgg.ui.server.model_downloads import Downloads
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.words import percent, pictures
+from vgg.ui.words import percent, pictures, told
 
 NAMES_SHOWN = 12  # class names that stand open; more are folded
 UNTRAINED = "not trained yet"
@@ -70,7 +70,7 @@ def headline(store: ModelStore, choice: Choice) -> str:
     try:
         config = store.config(choice)
     except ValueError as error:
-        return escape(str(error))
+        return escape(told(error))
     label = {STARTER: "Starter", IMAGENET: "ImageNet", NEW: "New network"}.get(
         choice.model, store.label(choice.model)
     )

@@ -1,5 +1,13 @@
 """Sentences, counts and figures as the page writes them."""
 
+from vgg.errors import StoppedError, UserError
+
+
+def told(error: Exception) -> str:
+    """What a visitor reads of an error. Python's own words, on a value of another kind than the
+    page sends, are for nobody."""
+    return str(error if isinstance(error, UserError | StoppedError) else UserError("ui.odd_value"))
+
 
 def sentence(text: str) -> str:
     """With a capital letter and an end, whatever it came as."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vgg.checkpoints.loading import imagenet_classes
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, architecture_name, depth_and_norm
 
 # Entries of the sidebar's list. The slash keeps them apart from the folders in weights/.
@@ -40,7 +41,7 @@ def choice_from_inputs(
 ) -> Choice:
     """The sidebar's raw values as a `Choice`; `ValueError` says which makes no sense."""
     if num_classes is None or num_classes != int(num_classes):
-        raise ValueError("the number of classes must be a whole number from 1 up")
+        raise UserError("ui.classes")
     depth_and_norm(architecture_name(int(depth or 0), bool(batch_norm)))
     return Choice(
         str(model), int(depth or 0), bool(batch_norm), int(num_classes), float(width or 0), head

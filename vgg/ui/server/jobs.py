@@ -13,7 +13,7 @@ from typing import Any
 from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import clean_name
 from vgg.checkpoints.loading import STARTER
-from vgg.errors import StoppedError
+from vgg.errors import StoppedError, UserError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import step_back
@@ -29,10 +29,6 @@ KEPT_SECONDS = 3600  # for which none of them makes room for others
 LOST_SECONDS = 24 * 3600
 PUBLIC_LIMIT = 300  # seconds of a training on a public page, however it was asked for
 MOST_WAITING = 8
-NO_GPU_OF_ITS_OWN = (
-    "training needs a GPU of its own, and this Space borrows one for each answer: run VGG Studio "
-    "on your own machine, or on a Space with other hardware"
-)
 VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
 
 Event = dict[str, Any]
@@ -96,12 +92,10 @@ class Jobs:
         """Queue a training; it starts at once where none runs. `ValueError` where too many wait, or
         the Space only borrows a GPU."""
         if self.store.settings.borrowed_gpu:
-            raise ValueError(NO_GPU_OF_ITS_OWN)
+            raise UserError("ui.borrowed_gpu")
         with self._changed:
             if sum(job.state == WAITING for job in self._jobs.values()) >= MOST_WAITING:
-                raise ValueError(
-                    f"{MOST_WAITING} trainings wait already; try again when one of them is done"
-                )
+                raise UserError("ui.queue", most=MOST_WAITING)
             out, key = self.place_for(name)
             job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:  # visitors are strangers to each other
@@ -133,7 +127,7 @@ class Jobs:
         for key in brought[: max(0, len(brought) + 1 - KEPT_IMPORTS)]:
             folder = self.store.home / VISITORS / key
             if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
-                raise ValueError("visitors have brought many models just now; try again in an hour")
+                raise UserError("ui.many_models")
             if self.store.private.forget(key):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -209,7 +203,7 @@ class Jobs:
             state = STOPPED if job.stop.is_set() else DONE
         except StoppedError:  # before there was anything to keep
             state = STOPPED
-        except ValueError as error:
+        except UserError as error:
             job.error = str(error)
             if job.options.model:  # a path, where it is a model of this page
                 job.error = job.error.replace(job.options.model, Path(job.options.model).name)

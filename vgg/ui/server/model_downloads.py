@@ -3,11 +3,8 @@
 import queue
 import threading
 
+from vgg.errors import StoppedError, UserError
 from vgg.ui.server.model_store import ModelStore
-
-
-class DownloadStoppedError(Exception):
-    """The person has stopped the download."""
 
 
 class Downloads:
@@ -48,9 +45,7 @@ class Download(threading.Thread):
         try:
             self.store.predictor(self.model_name, on_progress=self._tell)
             self._result.put("")
-        except DownloadStoppedError:
-            self._result.put("Stopped. Choose the model again to go on.")
-        except ValueError as error:
+        except (UserError, StoppedError) as error:
             self._result.put(str(error))
         except Exception as error:
             self._result.put(f"the download failed ({type(error).__name__}); try again")
@@ -67,7 +62,7 @@ class Download(threading.Thread):
 
     def _tell(self, received: int, expected: int) -> None:
         if self.stopped.is_set():
-            raise DownloadStoppedError
+            raise StoppedError("ui.download_stopped")
         percent = 100 * received // max(1, expected)
         megabytes = f"{received / 1e6:.0f} of {expected / 1e6:.0f} MB"
         self._text = f"Downloading {self.model_name}: {percent} % ({megabytes})"

@@ -22,6 +22,7 @@ from vgg.checkpoints.loading import (
     own_models,
 )
 from vgg.downloads import cached_weights
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
 from vgg.ui.server.choice import IMAGENET, NEW, Choice
 from vgg.ui.server.device_queue import FairLock
@@ -104,7 +105,7 @@ class ModelStore:
         choice makes no sense."""
         if choice.model == NEW:
             if choice.num_classes < 1:
-                raise ValueError("a network needs at least 1 class")
+                raise UserError("ui.no_class")
             return ModelConfig(
                 choice.architecture,
                 choice.num_classes,
@@ -116,7 +117,7 @@ class ModelStore:
             if choice.num_classes == config.num_classes:
                 return config
             if choice.num_classes < 1:
-                raise ValueError("a network needs at least 1 class")
+                raise UserError("ui.no_class")
             return config.with_classes(choice.num_classes)
         return find_config(self.spec_of(choice.model), weights_dir=self.settings.weights_dir)
 
@@ -141,14 +142,12 @@ class ModelStore:
             return self.settings.model
         if path := self.private.path(name):
             if not (path / CONFIG_FILE).is_file():
-                raise ValueError("this model is not ready yet, or has gone; choose another")
+                raise UserError("ui.not_ready")
             return str(path)
         known = [STARTER, *self.own_models()]
         if name not in known and name not in IMAGENET_NAMES:
-            raise ValueError(
-                f"no model {name!r} here; choose {', '.join(known)} or an ImageNet model such as "
-                f"{IMAGENET_NAMES[-1]}"
-            )
+            choices = (*known, IMAGENET_NAMES[-1])
+            raise UserError("ui.no_model", name=name, choices=choices)
         return name
 
     def is_here(self, name: str) -> bool:

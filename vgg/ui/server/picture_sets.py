@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg.data.names import file_name
 from vgg.data.shapes import draw_folder
+from vgg.errors import UserError
 from vgg.ui.server.settings import Settings
 from vgg.ui.server.uploads import uploaded
 
@@ -55,9 +56,9 @@ def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureS
         return None
     names = [name for name, _ in filled]
     if missing := next((n for n, (name, _) in enumerate(filled, 1) if not name), None):
-        raise ValueError(f"class {missing} has pictures but no name; give it one")
+        raise UserError("ui.unnamed_class", number=missing)
     if len(set(names)) < len(names):
-        raise ValueError("two classes have the same name; give each its own")
+        raise UserError("ui.same_class")
     with _new_folder() as scratch:
         for name, pictures in filled:
             folder = scratch / "pictures" / file_name(name, "class")
@@ -73,7 +74,7 @@ def from_folder(settings: Settings, path: str) -> PictureSet | None:
     if not path.strip():
         return None
     if settings.public:
-        raise ValueError("a public page takes no folder of its server; upload a zip instead")
+        raise UserError("ui.no_folder")
     folder = Path(path.strip()).expanduser()
     return _looked_through(settings, folder, folder.resolve().name, owned=False)
 
@@ -121,10 +122,7 @@ def _looked_through(settings: Settings, folder: Path, name: str, *, owned: bool)
 
     index = scan_folder(folder)
     if settings.public and len(index.samples) > PUBLIC_PICTURES:
-        raise ValueError(
-            f"this public page learns from at most {PUBLIC_PICTURES} pictures, not "
-            f"{len(index.samples)}; run VGG Studio on your own machine for more"
-        )
+        raise UserError("ui.many_pictures", most=PUBLIC_PICTURES, count=len(index.samples))
     return PictureSet(folder, owned, name, index)
 
 

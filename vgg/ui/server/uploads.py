@@ -5,6 +5,8 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
+from vgg.errors import UserError
+
 
 def uploaded(path: Any) -> Path:
     """The file at `path`, where it is an upload; `ValueError` for any other.
@@ -18,4 +20,4 @@ def uploaded(path: Any) -> Path:
             return Path(path)
     except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a zero byte
         pass
-    raise ValueError("this file was not uploaded to this page; upload it first")
+    raise UserError("ui.not_uploaded")

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from vgg.errors import UserError
 from vgg.ui import markup, plots
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS
 from vgg.ui.markup import note, problem, quiet
@@ -32,7 +33,7 @@ def trained_name(store: ModelStore, *inputs: Any) -> str:
     """The name of the sidebar's choice; `ValueError` for one that is not trained."""
     choice = choice_from_inputs(*inputs)
     if not store.config(choice).trained:
-        raise ValueError("this network has not been trained, so there is nothing to measure")
+        raise UserError("ui.nothing_to_measure")
     return store.name(choice)
 
 
@@ -142,7 +143,7 @@ class Handlers:
                 settings = self.store.settings
                 new = from_zip(settings, file) if file else from_folder(settings, path)
                 if new is None:
-                    raise ValueError("choose a zip or a folder to measure on")
+                    raise UserError("ui.choose_pictures")
                 forget(old)
                 taken = new
 

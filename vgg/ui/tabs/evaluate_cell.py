@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgg.data.images import ImageError, read_image
+from vgg.errors import UserError
 from vgg.ui.heatmap import explain
 from vgg.ui.markup import quiet
 from vgg.ui.pictures import image_tag, size_within
@@ -51,15 +52,11 @@ class Measured:
 def held_out(store: ModelStore, model: str) -> Measured:
     """The evaluation that the model's own training made. `ValueError` where there is none."""
     if not store.shows_pictures(model):
-        raise ValueError(
-            "the pictures that this model was tested on are its owner's: measure it on your own"
-        )
+        raise UserError("ui.not_yours_to_see")
     path = store.lies_at(model)
     file = path / "metrics.json" if path and path.is_dir() else None
     if path is None or file is None or not file.is_file():
-        raise ValueError(
-            "this model has no held-out pictures of its own: choose another folder to measure it on"
-        )
+        raise UserError("ui.no_held_out")
     metrics = json.loads(file.read_text(encoding="utf-8"))
     return Measured(metrics["evaluation"], path, model, metrics.get("copies", {}))
 

@@ -19,6 +19,7 @@ from vgg.ui.server.choice import choice_from_inputs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.tabs import inside_film
 from vgg.ui.tabs.predict_input import current_picture
+from vgg.ui.words import told
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
@@ -235,13 +236,13 @@ class Handlers:
                 ),
             )
         except (ValueError, TypeError) as error:
-            return gr.skip(), "", quiet(str(error))
+            return gr.skip(), "", quiet(told(error))
 
     def run_race(self, *shown: Any) -> Iterator[str]:
         try:
             yield from race(self.store, current_picture(*shown))
         except ValueError as error:
-            yield quiet(str(error))
+            yield quiet(told(error))
 
 
 def open_stage(event: gr.EventData) -> int:

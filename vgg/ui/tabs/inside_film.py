@@ -14,7 +14,7 @@ from vgg.ui.page import Page
 from vgg.ui.pictures import image_tag, size_within
 from vgg.ui.server.choice import choice_from_inputs
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.words import pictures
+from vgg.ui.words import pictures, told
 
 if TYPE_CHECKING:
     from vgg.inference.attention_film import Film, Frame
@@ -116,7 +116,7 @@ class Handlers:
             slider = gr.Slider(1, max(2, count), value=1, visible=count > 1)
             return show(film, config, 1), slider, gr.Button("Play", visible=count > 1)
         except (ValueError, TypeError) as error:
-            return note("problem", str(error)), *hidden
+            return note("problem", told(error)), *hidden
 
     def look(self, number: float, *inputs: Any) -> Any:
         """The frame that the slider stands at."""
@@ -127,7 +127,7 @@ class Handlers:
             film, config = found
             return show(film, config, min(len(film.frames), max(1, int(number))))
         except (ValueError, TypeError) as error:
-            return note("problem", str(error))
+            return note("problem", told(error))
 
     def start_or_stop(self, label: str, number: float, *inputs: Any) -> tuple[Any, Any, Any]:
         """Updates of the clock, the button and the frame."""

@@ -32,6 +32,7 @@ from vgg.checkpoints.library import (
 from vgg.checkpoints.loading import STARTER, find_config
 from vgg.data.zips import ZipLimits
 from vgg.downloads import cached_weights
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.network.summary import count_parameters
 from vgg.ui import markup
@@ -188,10 +189,7 @@ def export(
     name = _taken(store, choice)
     config = store.config(choice)
     if store.settings.public and 8 * count_parameters(config) > PUBLIC_EXPORT_BYTES:
-        raise ValueError(
-            f"this public page exports models of up to {PUBLIC_EXPORT_BYTES / 1e6:.0f} MB; run VGG "
-            "Studio on your own machine for this one"
-        )
+        raise UserError("ui.large_export", megabytes=PUBLIC_EXPORT_BYTES / 1e6)
     from vgg.export.bundle import export_bundle
 
     # A folder of its own: its random name keeps strangers from guessing the address.
@@ -231,9 +229,9 @@ def push(
     that of the machine is its owner's."""
     name = _taken(store, choice)
     if not token.strip():
-        raise ValueError("type a token of your own: Settings, Access Tokens on huggingface.co")
+        raise UserError("ui.token")
     if not to.strip():
-        raise ValueError("write where to push it, as owner/name")
+        raise UserError("ui.where_to_push")
     from vgg.export.hub import push as push_model
 
     return push_model(
@@ -255,23 +253,23 @@ def words(event: dict[str, Any]) -> str:
 
 def _own_folder(store: ModelStore, choice: Choice) -> Path:
     if choice.model == store.first_name and choice.model in store.own_models():
-        raise ValueError("the page was started with this model, so it stays as it is")
+        raise UserError("ui.first_model")
     if not may_change(store, choice.model):
-        raise ValueError("this is no model of your own; choose one that you trained or imported")
+        raise UserError("ui.not_yours")
     folder = _path(store, choice.model)
     if folder is None or not (folder / CONFIG_FILE).is_file():
-        raise ValueError("this model is not ready yet, or has gone; choose another")
+        raise UserError("ui.not_ready")
     return folder
 
 
 def _taken(store: ModelStore, choice: Choice) -> str:
     if choice.model == NEW or not store.config(choice).trained:
-        raise ValueError("this network has not been trained, so there is nothing to take away")
+        raise UserError("ui.nothing_to_take")
     name = store.name(choice)
     if not may_take(store, name):
-        raise ValueError("on a public page you can take away your own models and the starter")
+        raise UserError("ui.not_yours_to_take")
     if not store.is_here(name):
-        raise ValueError(f"the weights of {name} are not on this machine yet; predict with it once")
+        raise UserError("ui.not_here", name=name)
     return name
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from vgg.errors import UserError
 from vgg.ui.events import QUIET, said
 from vgg.ui.markup import note, problem
 from vgg.ui.page import Page
@@ -38,7 +39,7 @@ def watched(work: Callable[[Tell], Any], then: Callable[[], object]) -> Iterator
     def run() -> None:
         try:
             told.put(("result", work(lambda event: told.put(("step", model_actions.words(event))))))
-        except ValueError as error:
+        except UserError as error:
             told.put(("problem", str(error)))
         except Exception as error:
             log.exception("it failed")
@@ -110,10 +111,7 @@ class Handlers:
 
     def _in_a_place(self, work: Callable[[Tell], Any]) -> Iterator[tuple[str, Any]]:
         if not self.places.acquire(blocking=False):
-            raise gr.Error(
-                f"{AT_ONCE} models are being taken away right now; try again in a minute.",
-                print_exception=False,
-            )
+            raise gr.Error(str(UserError("ui.busy", most=AT_ONCE)), print_exception=False)
         yield from watched(work, self.places.release)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from vgg.checkpoints.library import SAFE_SUFFIXES, SUFFIXES
+from vgg.errors import UserError
 from vgg.ui import sidebar
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.page import Page
@@ -72,7 +73,7 @@ class Handlers:
         rows = model_actions.rows(self.store, self._known(brought, trained))
         with said():
             if key not in {row.key for row in rows}:
-                raise ValueError("this model has gone; choose another")
+                raise UserError("ui.model_gone")
         return picked(key)
 
     def do_rename(self, name: str, *inputs: Any) -> str:
@@ -92,7 +93,7 @@ class Handlers:
     def do_import(self, brought: Any, file: str | None, name: str) -> tuple[Any, ...]:
         with said():
             if not file:
-                raise ValueError("choose a file first")
+                raise UserError("ui.choose_file")
             made = model_actions.bring_in(self.store, self.jobs, file, name or "")
         public = self.store.settings.public
         keys = [made, *self._known(brought, [])][:REMEMBERED] if public else []

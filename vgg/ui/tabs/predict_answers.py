@@ -17,6 +17,7 @@ from vgg.ui.pictures import data_url
 from vgg.ui.server.choice import Choice
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.sidebar import chosen
+from vgg.ui.words import told
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Prediction, RunInfo
@@ -135,7 +136,7 @@ def obstacle(store: ModelStore, *inputs: Any) -> str:
         choice = chosen(*inputs)
         config = store.config(choice)
     except ValueError as error:
-        return _notice(str(error))
+        return _notice(told(error))
     if config.num_classes == 0:
         return _notice(TRUNK, _TRAIN)
     if not config.trained:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vgg.data.images import ImageError, read_image
 from vgg.data.shapes import draw_shape
+from vgg.errors import UserError
 from vgg.ui.events import said
 from vgg.ui.pictures import image_tag, served_png
 from vgg.ui.server.uploads import uploaded
@@ -47,7 +48,7 @@ def read_drawing(drawing: str) -> Image.Image:
     """The drawing pad's data URL as a picture; `ValueError` for anything else."""
     head, _, data = drawing.partition("base64,")
     if not head.startswith("data:image/") or len(drawing) > MAX_DRAWING:
-        raise ValueError("this drawing can't be read; clear the pad and draw again")
+        raise UserError("ui.drawing")
     return read_image(base64.b64decode(data))
 
 
@@ -81,7 +82,7 @@ def example(name: str) -> Image.Image:
 def example_file(name: str) -> str:
     """One example as a file that Gradio serves; `ValueError` for another name."""
     if name not in EXAMPLES:
-        raise ValueError("there is no such example")
+        raise UserError("ui.no_example")
     return served_png(f"{name}.png", example(name))
 
 

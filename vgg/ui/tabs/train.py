@@ -7,12 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from vgg.errors import UserError
 from vgg.training.options import TrainOptions
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
 from vgg.ui.page import Page, ShownPicture
 from vgg.ui.server.choice import choice_from_inputs
-from vgg.ui.server.jobs import NO_GPU_OF_ITS_OWN, WAITING, Job, Jobs
+from vgg.ui.server.jobs import WAITING, Job, Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import (
     PictureSet,
@@ -89,7 +90,7 @@ class Handlers:
     ) -> tuple[Any, ...]:
         """Queue a training: the handles, and updates of all three steps."""
         if found is None:
-            raise gr.Error("Choose pictures first: step 1.", print_exception=False)
+            raise gr.Error(str(UserError("ui.step_1")), print_exception=False)
         with said():
             choice = choice_from_inputs(*inputs[self.values :])
             options = train_options.options_of(self.store, choice, *inputs[: self.values])
@@ -152,7 +153,7 @@ class TrainTab:
         with gr.Tab("Train", id="train-tab"):
             self.pictures = gr.State(None, delete_callback=forget)
             if page.store.settings.borrowed_gpu:
-                gr.HTML(note("hint", sentence(NO_GPU_OF_ITS_OWN)))
+                gr.HTML(note("hint", sentence(str(UserError("ui.borrowed_gpu")))))
             with gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=300), _step(1, "pictures") as first:
                     self.given = train_pictures.GivenPictures(page.store.settings.public)

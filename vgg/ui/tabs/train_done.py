@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from vgg.errors import UserError
 from vgg.ui.events import QUIET, said
 from vgg.ui.page import Page, ShownPicture
 from vgg.ui.pictures import served_file
@@ -36,7 +37,7 @@ def held_out_picture(store: ModelStore, model: str) -> Pictures:
     found = evaluate_cell.held_out(store, model)
     pictures = [p for p in found.document["pictures"] if found.picture(p["image"]).is_file()]
     if not pictures:
-        raise ValueError("no held-out picture of this model is left; add one of your own")
+        raise UserError("ui.none_left")
     best = max(pictures, key=lambda p: (p["class"] == p["answer"], p["probability"]))
     file = found.picture(best["image"])
     return [(served_file(file.name, file.read_bytes()), f"held out: {best['class']}")]

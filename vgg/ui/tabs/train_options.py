@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from vgg.checkpoints.loading import STARTER
+from vgg.errors import UserError
 from vgg.network.config import ModelConfig
 from vgg.training.options import DEFAULT_BUDGET, TrainOptions
 from vgg.ui.events import QUIET
@@ -43,13 +44,13 @@ def options_of(
     """The step's raw values as options; `ValueError` says which makes no sense."""
     kind = MODE_NAMES.get(mode)
     if kind is None:
-        raise ValueError(f"unknown mode {mode!r}")
+        raise UserError("training.mode", value=mode, choices=list(MODE_NAMES))
     budget = float(seconds or 0) if time == OWN_TIME else TIMES.get(time)
     if store.settings.public:
         if budget is not None and budget > PUBLIC_SECONDS:
-            raise ValueError(f"this public page trains for at most {PUBLIC_SECONDS:.0f} seconds")
+            raise UserError("ui.long", seconds=PUBLIC_SECONDS)
         if time == EPOCHS and (epochs or 0) > PUBLIC_EPOCHS:
-            raise ValueError(f"this public page trains for at most {PUBLIC_EPOCHS} epochs")
+            raise UserError("ui.many_epochs", most=PUBLIC_EPOCHS)
     return TrainOptions(
         **start_from(store, choice, kind),
         epochs=int(epochs or 0) if time == EPOCHS else None,
