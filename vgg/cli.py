@@ -6,10 +6,10 @@ Exit status: 0; 2 for what the user can mend, with one line that says what and h
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vgg import distributed
 from vgg.commands import (
@@ -73,6 +73,10 @@ class Parser(argparse.ArgumentParser):
         action.required = False
 
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Parser]  # argparse has no public name for it
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that every command and the page have."""
     parser.add_argument(
@@ -90,12 +94,19 @@ def build_parser() -> Parser:
     """All commands with their options; defaults stand in the library's option classes."""
     parser = Parser(prog="python -m vgg", description="VGG Studio without a page.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add_to in (add_predict, add_train, add_models, add_shapes, add_hub, add_machine):
+        add_to(commands)
+    for command in commands.choices.values():
+        add_run_options(command)
+    return parser
 
+
+def add_predict(commands: "Commands") -> None:
     predict = commands.add_parser("predict", help="say what is in pictures")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
     predict.add_argument("--model", default="starter", help="default: starter")
     predict.add_argument("--top-k", type=int, default=5, help="classes a picture (default: 5)")
-    predict.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json(predict, run_predict)
     predict.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row a picture")
     predict.add_argument(
         "--heatmaps",
@@ -104,8 +115,9 @@ def build_parser() -> Parser:
         help="write each picture with what speaks for its top answer",
     )
     predict.add_argument("--flip", action="store_true", help="average with the mirror image")
-    predict.set_defaults(run=run_predict)
 
+
+def add_train(commands: "Commands") -> None:
     train = commands.add_parser("train", help="train a classifier on a folder")
     train.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
     train.add_argument(
@@ -131,21 +143,23 @@ def build_parser() -> Parser:
         ({"model"}, {"depth", "no_batch_norm", "width"}),
         ({"epochs"}, {"budget"}),
     )
-    train.add_argument("--json", action="store_true", help="print one JSON document")
-    train.set_defaults(run=run_train)
+    add_json(train, run_train)
 
+
+def add_models(commands: "Commands") -> None:
+    """What is done with a finished model."""
     evaluate = commands.add_parser("evaluate", help="measure a model on a folder")
     evaluate.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
     evaluate.add_argument("--model", required=True)
-    evaluate.add_argument("--json", action="store_true", help="print one JSON document")
-    evaluate.set_defaults(run=run_evaluate)
+    add_json(evaluate, run_evaluate)
 
     export = commands.add_parser("export", help="write a model as files that work elsewhere")
     export.add_argument("--model", required=True)
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
-    export.add_argument("--json", action="store_true", help="print one JSON document")
-    export.set_defaults(run=run_export)
+    add_json(export, run_export)
 
+
+def add_shapes(commands: "Commands") -> None:
     shapes = commands.add_parser("shapes", help="draw the sample folder")
     shapes.add_argument("out", type=Path, metavar="OUT")
     shapes.add_argument("--count", type=int, default=400, help="pictures a class (default: 400)")
@@ -153,6 +167,9 @@ def build_parser() -> Parser:
     shapes.add_argument("--size", type=int, default=96, help="pixels a side (default: 96)")
     shapes.set_defaults(run=run_shapes)
 
+
+def add_hub(commands: "Commands") -> None:
+    """What goes to the Hugging Face Hub."""
     push = commands.add_parser("push", help="put a model into a repository on the Hub")
     push.add_argument("--model", required=True)
     push.add_argument("--to", required=True, metavar="OWNER/NAME", help="the repository")
@@ -165,8 +182,7 @@ def build_parser() -> Parser:
         "--hardware", help="the Hub's name of a machine, such as t4-small or zero-a10g"
     )
     deploy.add_argument("--dry-run", action="store_true", help="list the files, send nothing")
-    deploy.add_argument("--json", action="store_true", help="print one JSON document")
-    deploy.set_defaults(run=run_deploy)
+    add_json(deploy, run_deploy)
 
     for command in (push, deploy):
         command.add_argument("--private", action="store_true", help="seen by its owner only")
@@ -174,18 +190,22 @@ def build_parser() -> Parser:
             "--token", help="yours, that may write (default: the one of `hf auth login`)"
         )
 
+
+def add_machine(commands: "Commands") -> None:
+    """What this machine can do, and what it has."""
     bench = commands.add_parser("bench", help="measure against named rivals, on this machine")
     bench.add_argument("--quick", action="store_true", help="under a minute")
-    bench.add_argument("--json", action="store_true", help="print one JSON document")
-    bench.set_defaults(run=run_benchmark)
+    add_json(bench, run_benchmark)
 
     info = commands.add_parser("info", help="say what a model is, and what this machine has")
     info.add_argument("--model", help="default: all that are here")
     info.set_defaults(run=run_info)
 
-    for command in commands.choices.values():
-        add_run_options(command)
-    return parser
+
+def add_json(command: Parser, run: Callable[[argparse.Namespace], int]) -> None:
+    """The option of a command that has a document to print, and what the command does."""
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(run=run)
 
 
 def wait_politely() -> None:

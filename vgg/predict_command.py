@@ -4,6 +4,7 @@ table."""
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,28 @@ Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from vgg.inference.csv_table import key_of, rows_done, write_rows
+    found = asked_pictures(options)
+    from vgg.checkpoints.loading import find_weights, load_model
 
+    # First of all, because what follows imports torch and that takes seconds.
+    weights = find_weights(options.model, weights_dir=options.weights_dir)
+    from vgg.inference.predictor import Predictor, check_trained
+
+    model = load_model(options.model, weights_dir=options.weights_dir)
+    check_trained(model.config, options.model)
+    flip = options.flip or None  # else as the model says
+    predictor = Predictor(model, options.device, options.precision, flip=flip)
+    with distributed.joined():
+        distributed.check_same(found, "pictures")
+        print_answers(Answers(options, found, predictor), weights)
+    if not options.json and (run := predictor.last_run):
+        size = f"{run.image_size} x {run.image_size}"
+        print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
+    return 0
+
+
+def asked_pictures(options: argparse.Namespace) -> Found:
+    """The pictures that the command line names, once it makes sense."""
     if options.top_k < 1:
         raise UsageError("cli.top_k", value=options.top_k)
     found = [entry for path in options.images for entry in find_images(path)]
@@ -32,40 +53,26 @@ def run_predict(options: argparse.Namespace) -> int:
         if distributed.world() > 1:
             raise UsageError("cli.heatmaps")
         options.heatmaps.mkdir(parents=True, exist_ok=True)
-    from vgg.checkpoints.loading import find_weights, load_model
+    return found
 
-    # First of all, because what follows imports torch and that takes seconds.
-    weights = find_weights(options.model, weights_dir=options.weights_dir)
-    from vgg.inference.predictor import Predictor, check_trained
 
-    model = load_model(options.model, weights_dir=options.weights_dir)
-    check_trained(model.config, options.model)
-    flip = options.flip or None  # else as the model says
-    predictor = Predictor(model, options.device, options.precision, flip=flip)
+@dataclass(frozen=True)
+class Answers:
+    """What is asked for, and the model that answers."""
 
-    def heatmap_of(path: Path) -> str | None:
-        from vgg.inference.heatmap import write_heatmap
+    options: argparse.Namespace
+    found: Found
+    predictor: "Predictor"
 
-        written = write_heatmap(predictor, path, options.heatmaps)
-        return str(written) if written else None
-
-    def answers(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-        workers = reading_processes(predictor, len(files))
-        predictions = predictor.predict_files(files, options.top_k, workers=workers)
-        for path, (prediction, failure) in zip(files, predictions, strict=True):
-            yield row_of(path, prediction.to_json() if prediction else [], failure)
-
-    def rows(done: int) -> Iterator[dict[str, Any]]:
+    def rows(self, done: int) -> Iterator[dict[str, Any]]:
+        """A row a picture, but for the first `done`; `UsageError` where none can be read."""
         # Held back until one picture could be read.
         unread: list[dict[str, Any]] | None = None if done else []
-        good = [path for path, error in found[done:] if error is None]
-        results = distributed.in_chunks(good, predictor.batch_size, answers)
-        for path, error in found[done:]:
+        good = [path for path, error in self.found[done:] if error is None]
+        results = distributed.in_chunks(good, self.predictor.batch_size, self._answered)
+        for path, error in self.found[done:]:
             row = row_of(path, [], error) if error else next(results)
-            failure = row["error"]
-            if options.heatmaps is not None and not failure:
-                row["heatmap"] = heatmap_of(path)
-            if unread is not None and failure:
+            if unread is not None and row["error"]:
                 unread.append(row)
                 continue
             yield from unread or ()
@@ -74,37 +81,50 @@ def run_predict(options: argparse.Namespace) -> int:
         if unread:
             raise UsageError("cli.unread", why=unread[0]["error"])
 
+    def _answered(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        workers = reading_processes(self.predictor, len(files))
+        predictions = self.predictor.predict_files(files, self.options.top_k, workers=workers)
+        for path, (prediction, failure) in zip(files, predictions, strict=True):
+            row = row_of(path, prediction.to_json() if prediction else [], failure)
+            if self.options.heatmaps is not None and not failure:
+                from vgg.inference.heatmap import write_heatmap
+
+                written = write_heatmap(self.predictor, path, self.options.heatmaps)
+                row["heatmap"] = str(written) if written else None
+            yield row
+
+
+def print_answers(answers: Answers, weights: Path) -> None:
+    """The rows on the terminal, as JSON or in a table; where all that is asked for is rows, a table
+    that was broken off goes on."""
+    from vgg.inference.csv_table import key_of, rows_done, write_rows
+
+    options, found, predictor = answers.options, answers.found, answers.predictor
     table = options.csv if distributed.is_rank_0() else None
     places = min(options.top_k, predictor.config.num_classes)
     key, images = "", [str(path) for path, _ in found]
-    if table and not options.json and options.heatmaps is None:  # all that is asked for is rows
+    if table and not options.json and options.heatmaps is None:
         precision = options.precision, str(predictor.dtype)
         asked = (weights, weights_time(weights), options.top_k, options.flip, *precision)
         key = key_of(asked, (path for path, _ in found))
-    with distributed.joined():
-        distributed.check_same(found, "pictures")
-        done = distributed.run_on_rank_0(
-            lambda: rows_done(options.csv, places, key, images) if key else 0
-        )
-        done = whole_batches(found, done, predictor.batch_size)
-        if predictor.device.type == "cuda":
-            from vgg.network.compiling import PICTURES
+    done = distributed.run_on_rank_0(
+        lambda: rows_done(options.csv, places, key, images) if key else 0
+    )
+    done = whole_batches(found, done, predictor.batch_size)
+    if predictor.device.type == "cuda":
+        from vgg.network.compiling import PICTURES
 
-            if len(found) - done >= PICTURES * distributed.world():
-                predictor.compile()
-                distributed.barrier()  # it takes one process longer than another
-        if done and distributed.is_rank_0():
-            print(f"{done} of {len(found)} were answered before the break", file=sys.stderr)
-        with write_rows(table, places, key=key, done=done) as keep:
-            if options.json:
-                print_json_list(keep(rows(0)))
-            else:
-                for row in keep(rows(done)):
-                    print_prediction(row)
-    if not options.json and (run := predictor.last_run):
-        size = f"{run.image_size} x {run.image_size}"
-        print(f"{run.milliseconds:.0f} ms a picture on {run.device}, {run.precision}, {size}")
-    return 0
+        if len(found) - done >= PICTURES * distributed.world():
+            predictor.compile()
+            distributed.barrier()  # it takes one process longer than another
+    if done and distributed.is_rank_0():
+        print(f"{done} of {len(found)} were answered before the break", file=sys.stderr)
+    with write_rows(table, places, key=key, done=done) as keep:
+        if options.json:
+            print_json_list(keep(answers.rows(0)))
+        else:
+            for row in keep(answers.rows(done)):
+                print_prediction(row)
 
 
 def reading_processes(predictor: "Predictor", files: int) -> int:

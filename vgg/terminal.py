@@ -76,24 +76,17 @@ def describe_config(config: ModelConfig) -> list[tuple[str, str]]:
 
 @contextmanager
 def progress_line(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function (done, total) that keeps one line on a terminal, and is silent elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    shown = -1
+    """Gives a function (done, total) that keeps a bar on a terminal, and is silent elsewhere."""
+    from tqdm import tqdm
 
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * done // max(1, total)
-        if percent != shown:
-            shown = percent
-            print(f"\r{percent:3d} % {what} ({done} of {total})", end="", file=sys.stderr)
+    # None: on a terminal only. The delay: no bar before there is something to tell.
+    with tqdm(desc=what, unit="", disable=None, delay=1e-9, dynamic_ncols=True) as bar:
 
-    try:
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
         yield tell
-    finally:
-        if shown >= 0:
-            print(file=sys.stderr)
 
 
 @contextmanager
