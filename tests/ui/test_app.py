@@ -170,16 +170,19 @@ def test_a_model_of_some_folder_is_named_without_its_path(
     assert {place["class"] for place in answer["top"]} == {"no", "yes"}
 
 
-def test_the_first_page_is_there_before_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("public", [False, True])
+def test_the_first_page_is_there_before_torch(public: bool) -> None:
     code = (
         "import sys, app; from vgg.ui.app import build; "
         "from vgg.ui.server.settings import Settings; "
-        "build(Settings()); print('torch' in sys.modules)"
+        f"build(Settings(public={public})); print('torch' in sys.modules); "
+        # Strangers' pictures are decoded apart.
+        "from vgg.data.decoding import wants_worker; print(wants_worker(b'BM', None))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.split() == ["False", str(public)], done.stderr
 
 
 @pytest.mark.slow  # the real thing: it waits for Gradio's servers, which no test may reach

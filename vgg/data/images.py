@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageMath
 
+from vgg.data.decoding import decoded_apart, size_apart, wants_worker
 from vgg.data.formats import ImageError as ImageError  # handed on: this is the door
 from vgg.data.readers import open_picture
 from vgg.data.tiff import directory
@@ -57,6 +58,7 @@ def read_image(
     *,
     min_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    apart: bool | None = None,
 ) -> Image.Image:
     """Reads the first frame of a picture: RGB, uint8, upright, without notes, clear parts white.
 
@@ -67,19 +69,29 @@ def read_image(
     is taken as 0 to 1 (fractions only), 0 to 255 or 0 to 65535, the first that holds all values;
     else its lowest value becomes black and its highest white.
 
-    A file object is read from where it stands, and not closed. Many threads may call at once.
+    A file object is read from where it stands, and not closed. Many threads may call at once. With
+    `apart` a process of its own decodes all but plain JPEGs and PNGs: see `vgg.data.decoding`,
+    which also says it for all calls at once.
 
     Raises `ImageError` for whatever cannot be read or is over a limit, and for cut-off files: a
     half-grey picture would get a false answer.
     """
     with _plain_errors(source):
-        image, _ = open_picture(_read(source), max_pixels, min_side)
-        image.load()
-        rgb = to_rgb(image)
-        if (orientation := _orientation(image.info)) in _TRANSPOSE:
-            rgb = rgb.transpose(_TRANSPOSE[orientation])
-        rgb.info.clear()
-        return rgb
+        data = _read(source)
+        if wants_worker(data, apart):
+            return decoded_apart(data, min_side, max_pixels)
+        return decoded(data, min_side, max_pixels)
+
+
+def decoded(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
+    """The picture for `read_image`. Raises nearly anything: see `reason`."""
+    image, _ = open_picture(data, max_pixels, min_side)
+    image.load()
+    rgb = to_rgb(image)
+    if (orientation := _orientation(image.info)) in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    rgb.info.clear()
+    return rgb
 
 
 def probe_size(
@@ -96,8 +108,14 @@ def probe_size(
     with _plain_errors(source):
         if isinstance(source, str | Path):
             with suppress(Exception):  # whatever is wrong, the whole file says it better
-                return _upright_size(_read(source, HEADER_BYTES), max_pixels)
-        return _upright_size(_read(source), max_pixels)
+                return _probed(_read(source, HEADER_BYTES), max_pixels)
+        return _probed(_read(source), max_pixels)
+
+
+def _probed(data: bytes, max_pixels: int) -> tuple[int, int]:
+    if wants_worker(data, None):
+        return size_apart(data, max_pixels)
+    return upright_size(data, max_pixels)
 
 
 def read_file(path: Path) -> bytes:
@@ -125,12 +143,19 @@ def _plain_errors(source: object) -> Iterator[None]:
         yield
     except ImageError as error:
         raise refused(error) from None
-    except MemoryError as error:
-        raise refused(ImageError("data.memory")) from error
-    except Exception as error:  # readers raise nearly anything on hostile bytes
-        if isinstance(error, EOFError) or re.search("(?i)truncated|end of file", str(error)):
-            raise refused(ImageError("data.cut_off")) from error
-        raise refused(ImageError("data.damaged")) from error
+    except Exception as error:
+        raise refused(reason(error)) from error
+
+
+def reason(error: Exception) -> ImageError:
+    """What a reader means by an error: they raise nearly anything on hostile bytes."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, MemoryError):
+        return ImageError("data.memory")
+    if isinstance(error, EOFError) or re.search("(?i)truncated|end of file", str(error)):
+        return ImageError("data.cut_off")
+    return ImageError("data.damaged")
 
 
 def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -160,7 +185,8 @@ def _read(source: str | Path | bytes | BinaryIO, limit: int = MAX_FILE_BYTES) ->
     return data
 
 
-def _upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """The size for `probe_size`. Raises nearly anything: see `reason`."""
     image, (width, height) = open_picture(data, max_pixels, header_only=True)
     return (height, width) if _orientation(image.info) in (5, 6, 7, 8) else (width, height)
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
+from vgg.data.decoding import decode_apart
 from vgg.ui import api, sidebar
 from vgg.ui.events import QUIET
 from vgg.ui.page import Page, begin_session
@@ -25,6 +26,7 @@ QUEUE_SIZE = 64
 
 def build(settings: Settings) -> gr.Blocks:
     """The whole page, ready to launch."""
+    decode_apart(settings.public)
     store = ModelStore(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
