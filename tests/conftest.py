@@ -1,6 +1,5 @@
 """What all tests share: a clean environment and the same random numbers in every run."""
 
-import json
 import os
 import random
 import shutil
@@ -35,7 +34,7 @@ NOT_OURS = (
     "Unexpected error Connection errored out.",
 )
 CHILD = """
-import contextlib, io, json, sys
+import contextlib, io
 from vgg import load_model
 from vgg.cli import main
 from vgg.export.hub import push
@@ -47,19 +46,18 @@ def cli(*arguments):
         status = main(arguments)
     return [status, out.getvalue(), err.getvalue()]
 
-for line in sys.stdin:
+def answer_to(line):
     try:
-        answer = {"value": eval(line)}
+        return {"value": eval(line)}
     except ValueError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer, default=str), flush=True)
+        return {"error": str(error)}
 """
 HUB_TOKENS = {
     "hf_ada": ("ada", "write"),
     "hf_ada_reads": ("ada", "read"),
     "hf_bob": ("bob", "write"),
 }
-Ask = Callable[[str], dict[str, Any]]
+Ask = Callable[[str], dict[str, Any]]  # see `fake_hub.asking`
 KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL")  # where the tests marked `real` find their files
 
 
@@ -294,25 +292,7 @@ def hub(running_hub: "FakeHub") -> Iterator["FakeHub"]:
 def ask(running_hub: "FakeHub", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Evaluates a line of Python, such as `push(…)` or `cli("push", …)`, in a process of its own
     whose Hub is the fake one: the Hub's client reads its environment when it is imported."""
-    from fake_hub import hub_environment
+    from fake_hub import asking
 
-    home = tmp_path_factory.mktemp("home")
-    environment = hub_environment(running_hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        env=environment,
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdin
-        assert child.stdout
-        to_child, from_child = child.stdin, child.stdout
-
-        def evaluate(line: str) -> dict[str, Any]:
-            print(line, file=to_child, flush=True)
-            return json.loads(from_child.readline())
-
+    with asking(CHILD, running_hub, tmp_path_factory.mktemp("home")) as evaluate:
         yield evaluate
-        to_child.close()

@@ -10,7 +10,7 @@ hash of the tree, so it changes with them.
 
 The client reads its environment when it is imported, so it has to run in a process of its own.
 What the fake does not have: history (only the current commit can be read), branches, pull requests,
-organisations, data sets, Xet storage.
+organisations, deleting, .gitignore, data sets, Xet storage.
 """
 
 import base64
@@ -23,11 +23,12 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,6 +61,37 @@ def hub_environment(hub: "FakeHub | str", home: Path) -> dict[str, str]:
         | dict.fromkeys(switches, "1")
         | dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     )
+
+
+@contextlib.contextmanager
+def asking(script: str, hub: "FakeHub", home: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """A function that has a line of Python answered in a process of its own, whose Hub is `hub`, by
+    the function `answer_to(line)` of `script`. The answer travels as JSON."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script + _LOOP],
+        env=hub_environment(hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        to_child, from_child = child.stdin, child.stdout
+
+        def ask(line: str) -> dict[str, Any]:
+            print(line, file=to_child, flush=True)
+            return json.loads(from_child.readline())
+
+        yield ask
+        to_child.close()
+
+
+_LOOP = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps(answer_to(line), default=str), flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -172,12 +204,6 @@ class FakeHub:
         self.commit(repo, files)
         return repo
 
-    def delete(self, repo: Repo) -> None:
-        """Remove a repository and its files."""
-        with self.lock:
-            shutil.rmtree(repo.folder)
-            self._repos.pop(repo.key, None)
-
     def commit(
         self, repo: Repo, files: Mapping[str, bytes | Path], deleted: Iterable[Path] = ()
     ) -> None:
@@ -239,27 +265,6 @@ class FakeHub:
 def is_lfs(name: str, size: int, sample: bytes) -> bool:
     """Whether the Hub puts such a file into LFS: it is large, or binary by its suffix or start."""
     return size > LFS_THRESHOLD or name.endswith(LFS_SUFFIXES) or b"\0" in sample
-
-
-def is_ignored(path: str, gitignore: str) -> bool:
-    """Whether the Hub leaves a file out of a commit because of the repository's .gitignore.
-
-    Works as git for comments, `!`, `/` at the start, inside and at the end, `*`, `?` and `**`.
-    """
-    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    for whole in [*map(str, reversed(PurePosixPath(path).parents[:-1])), path]:
-        ignored = False
-        for line in map(str.strip, gitignore.splitlines()):
-            rule = line.removeprefix("!").rstrip("/")
-            if not rule or line.startswith("#") or (line.endswith("/") and whole == path):
-                continue
-            rule = rule.removeprefix("/") if "/" in rule else f"**/{rule}"
-            parts = re.split(r"(\*\*/|\*\*|\*|\?)", rule)
-            if re.fullmatch("".join(wild.get(part) or re.escape(part) for part in parts), whole):
-                ignored = not line.startswith("!")
-        if ignored:
-            return True
-    return False
 
 
 def pieces_of(file: BinaryIO, length: int) -> Iterator[bytes]:
@@ -369,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
                 self.connection.close()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
 
     def count_fault(self) -> None:
         """A fault has hit this request: one less of the `times`."""
@@ -562,12 +567,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.create(key, wanted)
         self.send_answer(200, {"url": page})
 
-    def delete(self) -> None:
-        wanted, user = self.read_json(), self.writer()
-        kind, owner = wanted.get("type") or "model", wanted.get("organization") or user
-        self.hub.delete(self.find_to_write(f"{kind}s", owner, wanted["name"]))
-        self.send_answer(200, {})
-
     def validate_yaml(self) -> None:
         """A little of what the Hub checks in a README.md: metadata at all, a Space's own fields."""
         wanted = self.read_json()
@@ -589,12 +588,10 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.find_to_write(kind, owner, name, revision)
         wanted = self.read_json()
         there = {e["path"]: e.get("lfs", e)["oid"] for e in self.hub.entries(repo)}
-        own = repo.folder / ".gitignore"
-        rules = wanted.get("gitIgnore", own.read_text("utf-8") if own.is_file() else "")
         answers = []
         for file in wanted["files"]:
             path, sample = file["path"], base64.b64decode(file["sample"])
-            answer = {"path": path, "shouldIgnore": is_ignored(path, rules)}
+            answer = {"path": path, "shouldIgnore": False}
             answer["uploadMode"] = "lfs" if is_lfs(path, file["size"], sample) else "regular"
             answers.append(answer | ({"oid": there[path]} if path in there else {}))
         self.send_answer(200, {"files": answers})
@@ -704,7 +701,6 @@ ROUTES = (
     ("GET", HARNESSES, "harnesses"),
     ("GET", "/api/whoami-v2", "whoami"),
     ("POST", "/api/repos/create", "create"),
-    ("DELETE", "/api/repos/delete", "delete"),
     ("POST", "/api/validate-yaml", "validate_yaml"),
     ("GET", rf"{API}(?:/revision/(?P<revision>[^/]+))?", "info"),
     ("GET", rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", "tree"),
