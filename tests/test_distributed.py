@@ -16,6 +16,8 @@ import torch
 from vgg import distributed
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.data.shapes import SHAPES, draw_folder
+from vgg.distributed.launchers import Place, first_host, place_of
+from vgg.errors import UserError
 from vgg.network.config import ModelConfig, Preprocessing
 from vgg.network.vgg import VGG
 
@@ -24,14 +26,15 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ALONE = [sys.executable]
 WAIT = 240  # seconds, for machines that are busy with other things
 
-# Every function that processes share, and a training, told by the first as one JSON document.
+# Every function that processes share, and trainings, told by the first as one JSON document.
 TOGETHER = """
-import json, sys
+import json
 import torch
 from vgg import distributed
-from vgg.training.loop import train_loop
-from vgg.network.vgg import VGG
 from vgg.network.config import ModelConfig, Preprocessing
+from vgg.network.vgg import VGG
+from vgg.training.learner import Learner
+from vgg.training.loop import train_loop
 from vgg.training.recipe import Pictures, Recipe
 
 torch.set_num_threads(1)
@@ -41,61 +44,110 @@ rank, world = distributed.rank(), distributed.world()
 def raised(work):
     try:
         return work()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         return f"{type(error).__name__}: {error}"
 
 
 def refuse():
-    raise ValueError("the first says no")
+    raise ValueError(f"process {rank} says no")
 
 
-def learned(norm, **choices):
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (61, 3, 32, 32), dtype=torch.uint8)
+def squares(items):
+    for number in items:
+        seen.append(number)
+        yield number * number
+
+
+def failing(items):
+    if rank == 1:
+        raise torch.OutOfMemoryError("no room here")
+    yield from items
+
+
+def pictures(count):
+    chance = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (61, 3, 32, 32), dtype=torch.uint8, generator=chance)
     targets = torch.arange(61) % 3
     pixels[torch.arange(61), targets] = 255  # a class a colour
+    return Pictures(pixels, targets, torch.arange(count)), Pictures(
+        pixels, targets, torch.arange(48, 61)
+    )
+
+
+class Small(VGG):
+    def forward(self, x):  # the second process has little memory
+        if self.training and rank == 1 and len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(x)
+
+
+def network(norm, kind=VGG):
     config = ModelConfig(
         "vgg11_bn" if norm else "vgg11", 3, "gap", 0.25,
         pretrained_cfg=Preprocessing(input_size=(3, 32, 32)),
     )
     torch.manual_seed(rank)  # the first one's weights count
-    model = VGG.from_config(config)
-    sides = torch.arange(48), torch.arange(48, 61)
-    epochs = []
+    return kind.from_config(config)
+
+
+class Double(VGG):
+    def forward(self, x):  # else one rounding in ten million grows within 20 steps
+        return super().forward(x.double())
+
+
+def twenty_steps():
+    # Batches of 7, of 2 and, so that the second process has none, of 1.
+    model = network(True, Double).double()
+    learner = Learner(model, pictures(48)[0], 20 * 7, Recipe(lr=0.1, batch_size=7))
+    chance, losses = torch.Generator().manual_seed(0), []
+    learner.train()
+    for size in (7, 7, 7, 2, 1) * 4:
+        sums = learner.step(torch.randperm(48, generator=chance)[:size], chance)
+        distributed.all_reduce_sum(sums)
+        losses.append(sums[0].item() / size)
+    return losses
+
+
+def learned(norm, kind=VGG, **choices):
+    model, told, epochs = network(norm, kind), [], []
     train_loop(
-        model, *(Pictures(pixels, targets, side) for side in sides), 3 * 48,
-        Recipe(batch_size=7, warmup=0.0, **choices), seed=3,
-        on_epoch=lambda epoch, state: epochs.append(epoch),
+        model, *pictures(45), 7 * 45, Recipe(batch_size=16, warmup=0.0, **choices), seed=0,
+        on_epoch=lambda epoch, state: epochs.append(epoch), on_warning=told.append,
     )
     total = sum(value.double().sum().item() for value in model.state_dict().values())
     return {
         "losses": [loss for e in epochs for loss in (e.loss, e.held_out_loss)],
         "shares": [share for e in epochs for share in (e.accuracy, e.held_out)],
-        "weights": distributed.gathered(total),
+        "weights": distributed.all_gather(total),
+        "told": distributed.all_gather(told),
     }
 
 
 with distributed.joined():
     numbers = torch.tensor([float(rank)])
-    distributed.add_up([numbers])
+    distributed.all_reduce_sum(numbers)
     seen = []
     found = {
         "world": world,
-        "gathered": distributed.gathered(rank),
-        "first": distributed.gathered(distributed.from_first(lambda: rank)),
-        "refused": distributed.gathered(raised(lambda: distributed.from_first(refuse))),
+        "gathered": distributed.all_gather(rank),
+        "first": distributed.all_gather(distributed.run_on_rank_0(lambda: rank)),
+        "refused": distributed.all_gather(raised(lambda: distributed.run_on_rank_0(refuse))),
+        "none": distributed.all_gather(raised(lambda: distributed.all_or_none(refuse))),
         "differs": raised(lambda: distributed.check_same(rank, "pictures")),
         "any": [distributed.any_of(rank == 1), distributed.any_of(False)],
         "sum": numbers.item(),
-        "chunks": list(distributed.in_chunks(
-            list(range(10)), 3, lambda items: (seen.append(i) or i * i for i in items)
-        )),
-        "seen": distributed.gathered(seen),
+        "chunks": list(distributed.in_chunks(list(range(10)), 3, squares)),
+        "seen": distributed.all_gather(seen),
+        "failed": distributed.all_gather(
+            raised(lambda: list(distributed.in_chunks(list(range(10)), 3, failing)))
+        ),
+        "steps": twenty_steps(),
         "plain": learned(False, lr=0.02, augment=False),
         "augmented": learned(False, lr=0.02),
-        "norm": learned(True, lr=0.02, augment=False),
+        "norm": learned(True, lr=0.003),
+        "small": learned(True, Small, lr=0.003),
     }
-    if distributed.is_first():
+    if distributed.is_rank_0():
         print(json.dumps(found))
 """
 
@@ -155,28 +207,91 @@ def events_in(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+# Who starts them
+
+
+SRUN = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "7",
+    "SLURM_STEP_NUM_TASKS": "7",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x3),1",
+    "SLURM_STEP_NODELIST": "gpu[07-09,12]",
+}
+OMPI = {
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+TOLD = {"MASTER_ADDR": "head", "MASTER_PORT": "4000"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Place()),
+        # Another program's: nobody says where the others are.
+        ({"RANK": "3", "WORLD_SIZE": "8"}, Place()),
+        ({"RANK": "3", "WORLD_SIZE": "8", **TOLD}, Place(3, 8)),
+        (
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", **TOLD},
+            Place(3, 4, 1, 2),
+        ),
+        ({**SRUN, **TOLD}, Place(5, 7, 1, 2, ("head", 4000))),
+        # torchrun, mpirun and their helpers may themselves be started by srun.
+        ({**SRUN, "RANK": "0", "WORLD_SIZE": "1", **TOLD}, Place()),
+        ({**SRUN, **OMPI, **TOLD}, Place(1, 2, 1, 2, ("head", 4000))),
+        ({**OMPI, "MASTER_PORT": "4000"}, Place(1, 2, 1, 2, ("127.0.0.1", 4000))),
+        (
+            {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+            | {**TOLD, "SLURM_STEP_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
+            Place(1, 4, 1, 2, ("head", 4000)),
+        ),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", **TOLD}, Place(1, 2, 1, 2, ("head", 4000))),
+        # The shell of a job: sbatch's has no step, salloc's one of Slurm's own.
+        ({k: v for k, v in SRUN.items() if "STEP" not in k}, Place()),
+        ({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_ID": "4294967290", **TOLD}, Place()),
+        ({**SRUN, "SLURM_PROCID": "x"}, Place()),
+    ],
+)
+def test_the_place_is_read_from_the_environment_of_any_launcher(
+    environment: dict[str, str], place: Place
+) -> None:
+    assert place_of(environment) == place
+
+
+def test_without_an_address_the_first_node_is_called_on_a_port_of_the_job() -> None:
+    place = place_of(SRUN)
+    assert place.address is not None
+    assert place.address[0] == "gpu07"
+    assert place_of({**SRUN, "SLURM_PROCID": "0"}).address == place.address
+    assert place_of({**SRUN, "SLURM_STEP_ID": "1"}).address != place.address
+    assert first_host("rack[0-1]n[03,05],b") == "rack0n03"
+    assert first_host("a,b") == "a"
+    with pytest.raises(UserError, match="MASTER_ADDR"):
+        place_of({**OMPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
+
+
 # One process alone
 
 
-def test_without_torchrun_there_is_one_process_and_no_group(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RANK", "3")  # another program's
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+def test_without_a_launcher_there_is_one_process_and_no_group() -> None:
     assert (distributed.rank(), distributed.world()) == (0, 1)
     with distributed.joined():
         assert not torch.distributed.is_initialized()
         distributed.barrier()
         assert distributed.all_gather("a") == ["a"]
+        assert distributed.all_or_none(lambda: 4) == [4]
         assert distributed.run_on_rank_0(lambda: 5) == 5
         assert distributed.any_of(True)
         assert not distributed.any_of(False)
         assert list(distributed.in_chunks([1, 2, 3], 2, iter)) == [1, 2, 3]
         one = torch.ones(2)
-        distributed.all_reduce_sum([one])
-        distributed.average([one])
-        distributed.same_as_first([one])
+        distributed.all_reduce_sum(one)
         assert one.tolist() == [1, 1]
 
 
@@ -200,7 +315,7 @@ def test_two_processes_tell_each_other_what_they_know(together: dict[str, Any]) 
     assert together["world"] == 2
     assert together["gathered"] == [0, 1]
     assert together["first"] == [0, 0]
-    assert together["refused"] == ["ValueError: the first says no"] * 2
+    assert together["refused"] == together["none"] == ["ValueError: process 0 says no"] * 2
     assert "the same pictures" in together["differs"]
     assert together["any"] == [True, False]
     assert together["sum"] == 1
@@ -212,29 +327,84 @@ def test_whole_chunks_of_a_list_are_shared_and_the_results_are_in_order(
 ) -> None:
     assert together["chunks"] == [number * number for number in range(10)]
     assert together["seen"] == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9]]
+    assert together["failed"] == ["OutOfMemoryError: no room here"] * 2  # the second's alone
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "augmented"])
+def test_two_processes_have_the_losses_of_one_in_each_step_with_batch_norm_too(
+    together: dict[str, Any], alone: dict[str, Any]
+) -> None:
+    assert len(alone["steps"]) == 20
+    assert together["steps"] == pytest.approx(alone["steps"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "augmented", "norm"])
 def test_two_processes_have_the_losses_of_one_within_a_ten_thousandth(
     together: dict[str, Any], alone: dict[str, Any], kind: str
 ) -> None:
     ours, theirs = together[kind], alone[kind]
-    assert len(ours["losses"]) == 6
+    assert len(ours["losses"]) == 14  # of 7 epochs, each of 3 batches, the last of 13 pictures
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=1e-4)
     assert ours["shares"] == pytest.approx(theirs["shares"])
     assert ours["weights"][0] == ours["weights"][1]
     assert ours["weights"][0] == pytest.approx(theirs["weights"][0], abs=0.01)
-    assert theirs["losses"][-1] < theirs["losses"][1] - 0.1  # they do learn: not the same nothing
+    assert theirs["losses"][-1] < theirs["losses"][1] - 0.01  # they do learn: not the same nothing
 
 
 @pytest.mark.slow
-def test_batch_norm_goes_by_shares_and_ends_the_same_in_all_processes(
-    together: dict[str, Any], alone: dict[str, Any]
+def test_where_one_process_has_little_memory_all_take_smaller_batches(
+    together: dict[str, Any],
 ) -> None:
-    weights = together["norm"]["weights"]
+    weights, told = together["small"]["weights"], together["small"]["told"]
     assert weights[0] == weights[1]
-    assert together["norm"]["losses"] == pytest.approx(alone["norm"]["losses"], abs=0.3)
+    said = [f"the device ran out of memory: now {size} pictures at once" for size in (8, 4)]
+    assert told == [said, said]
+
+
+# However long one of them takes, and when one is gone
+
+
+WAITING = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+from vgg import distributed
+from vgg.distributed import peers
+
+peers.TIMEOUT, peers.HEARTBEAT = timedelta(seconds=2), 0.2
+with distributed.joined():
+    distributed.barrier()
+    if distributed.is_rank_0():
+        time.sleep(5)  # it copies pictures
+        if sys.argv[1] == "dies":
+            os._exit(9)
+        Path("written.txt").write_text("whole")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["writes", "dies"])
+def test_at_the_end_all_wait_for_the_first_as_long_as_it_lives(tmp_path: Path, first: str) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    srun = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "waiting.py", first],
+            cwd=tmp_path,
+            env=environment(tmp_path) | srun | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    errors = [process.communicate(timeout=WAIT)[1] for process in started]
+    if first == "writes":
+        assert [process.returncode for process in started] == [0, 0], errors
+        assert (tmp_path / "written.txt").read_text() == "whole"
+    else:
+        assert [process.returncode for process in started] == [9, 1]
+        assert "another process of this run has ended" in errors[1]
 
 
 @pytest.mark.slow

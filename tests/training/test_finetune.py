@@ -165,7 +165,7 @@ def test_what_is_tuned_is_a_copy_and_the_result_a_plain_vgg() -> None:
 def test_rates_fall_to_a_third_with_each_stage_down_and_suit_the_size_of_the_weights() -> None:
     tuned = PartlyFrozenVGG.of(network(), 2)
     groups = new_optimizer(tuned, Recipe(), 0.1).param_groups
-    rates = {id(group["params"][0]): group["rate"] for group in groups}
+    rates = {id(group["params"][0]): group["lr_scale"] for group in groups}
     shares = []
     for layers in tuned.stages[2:]:
         weight = next(layers.parameters())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgg.network.vgg import VGG
-from vgg.training import loop
+from vgg.training import learner
 from vgg.training.recipe import Recipe, TooLittleMemoryError, new_optimizer
 from vgg.training.throughput import seconds_per_picture
 
@@ -36,7 +36,7 @@ class Forgetful(VGG):
 def test_the_average_of_a_large_network_follows_in_epochs_of_few_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "MANY_WEIGHTS", 0)  # so that it looks at every fourth step
+    monkeypatch.setattr(learner, "MANY_WEIGHTS", 0)  # so that it looks at every fourth step
     assert run_fit(network(), 12, Recipe(batch_size=32)).accuracy == 1  # two steps an epoch
 
 

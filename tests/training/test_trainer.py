@@ -491,17 +491,17 @@ def test_the_learning_rate_rises_then_falls_to_almost_nothing() -> None:
     assert 0 < rates[-1] <= 0.001
 
 
-def test_a_loss_that_explodes_is_noticed_and_explained() -> None:
+def test_a_loss_that_diverges_is_noticed_and_explained() -> None:
     told: list[str] = []
     model = network(batch_norm=False)
     first = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match="its loss exploded"):
+    with pytest.raises(ValueError, match="its loss diverged"):
         run_fit(model, 4, Recipe(lr=1e8, batch_size=16), on_warning=told.append)
     assert "learning rate" in told[0]
     assert first.keys() == model.state_dict().keys()
 
 
-def test_after_the_loss_exploded_the_best_so_far_is_kept() -> None:
+def test_after_the_loss_diverged_the_best_so_far_is_kept() -> None:
     model, told = network(), []
 
     def poison(epoch: Epoch, state: Callable[[], Any]) -> None:

@@ -226,7 +226,7 @@ class _Tuning:
                 seed=run.options.seed,
                 dtype=run.dtype,
                 deadline=plan.deadline,
-                most=plan.most,
+                samples_limit=plan.most,
                 resume=saved["fit"] if saved else None,
                 on_epoch=on_epoch,
                 on_warning=lambda sentence: run.say("warning", sentence),

@@ -1,11 +1,10 @@
 """Training a network by stochastic gradient descent: one loop, that can be stopped, killed and
-resumed, and that gets over a lack of memory and a loss that explodes."""
+resumed, and that gets over a lack of memory and a loss that diverges."""
 
-import copy
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 
 from vgg import distributed
 from vgg.errors import StoppedError, UserError
-from vgg.network.compiling import TRAINING_SECONDS, Network, compiled
+from vgg.network.compiling import TRAINING_SECONDS
 from vgg.network.vgg import VGG
+from vgg.training.learner import Learner, NewOptimizer
 from vgg.training.recipe import (
     Epoch,
     Fitted,
@@ -25,27 +25,18 @@ from vgg.training.recipe import (
     TooLittleMemoryError,
     copy_of,
     dropout_from,
-    ema_update,
-    learning_rate,
     new_optimizer,
     seed_of,
 )
 
-NewOptimizer = Callable[[Any, Recipe, float], torch.optim.Optimizer]
-
 EVAL_BATCH, EVAL_SIZE = 256, 64  # pictures at once, of so many pixels a side; of larger ones fewer
 CHECK_BATCHES = 50  # how often a long epoch looks whether its loss is still a number
-CALMER = 0.2  # the learning rate after the loss exploded, against the one before
-EXPLODED = 4.0  # times the loss of guessing, and as much again: nothing is learned any more
+LOWER_LR = 0.2  # the learning rate after the loss diverged, against the one before
+DIVERGED = 4.0  # times the loss of guessing, and as much again: nothing is learned any more
 DRIFT = (0.85, 1.0)  # planned time over time left: outside of it the plan is made anew
 PLANNED = 0.95  # share of the time left that a new plan takes
-FILL = 10  # the average has forgotten the first weights after a few times so many batches
-MANY_WEIGHTS = 20e6  # averaging so many takes a tenth of a step or more
-MANY_CHANNELS, LARGE_MAPS = 0.75, 128  # width, and pixels a side of the pictures
-KEPT = (
-    *("samples_seen", "samples_planned", "epoch", "lr", "batch_size", "restarts", "last_accuracy"),
-    *("best", "best_accuracy", "best_loss"),
-)
+LATE, STOP = 1, 2  # why an epoch ends early
+KEPT = ("epoch", "restarts", "last_accuracy", "best", "best_accuracy", "best_loss")
 
 
 class LossDivergedError(Exception):
@@ -62,54 +53,54 @@ def train_loop(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     deadline: float | None = None,
+    samples_limit: float = math.inf,
     resume: LoopState | None = None,
     on_epoch: Callable[[Epoch, Callable[[], LoopState]], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
     lock: AbstractContextManager[Any] | None = None,
     optimizer: NewOptimizer = new_optimizer,
-    most: float = math.inf,
 ) -> Fitted:
     """Train `model` in place, on the device where it is, until it saw `samples_planned` pictures.
 
     At the end it holds the averaged weights; where the training was stopped or went wrong, those
     of the epoch that was best on `held_out`. With a `deadline` (of `time.monotonic`),
-    `samples_planned` is planned anew at the end of an epoch where the speed has changed, to `most`
-    at most.
+    `samples_planned` is planned anew at the end of an epoch where the speed has changed, to
+    `samples_limit` at most.
 
     `on_epoch` also gets a function that returns the state; handing that in as `resume` goes on
     from there, to the same weights as without a break: all chance comes from `seed` and the
     number of the epoch. `dtype` other than float32 means mixed precision. `should_stop` is asked
-    at every batch, and `lock` held for one at a time. `ValueError`: nothing was learned.
+    at every batch, and `lock` held for one at a time.
 
-    Several processes (see `vgg.distributed`) share each batch and add up their gradients, so they
-    learn what one process would. Only batch norm differs: in each process it goes by that one's
-    share of the batch, and its statistics are averaged at the end of an epoch.
+    Several processes (see `vgg.distributed`) share each batch, and learn what one would.
+
+    `StoppedError`, `UserError`: the training was stopped, or its loss diverged, before anything
+    was learned.
     """
     distributed.barrier()
-    distributed.same_as_first(list(model.state_dict().values()))
-    run = TrainLoop(
-        model, train, held_out, samples_planned, recipe or Recipe(), seed, dtype, optimizer
-    )
-    run.lock = lock or nullcontext()
+    recipe = recipe or Recipe()
+    learner = Learner(model, train, samples_planned, recipe, dtype, optimizer)
+    run = TrainLoop(learner, held_out, seed, deadline, samples_limit)
     run.should_stop = should_stop or bool
-    run.warn = on_warning or (lambda sentence: None)
-    run.deadline, run.most = deadline, most
-    left = deadline - time.monotonic() if deadline else 0.0
+    run.warn = on_warning or str
+    run.lock = lock or nullcontext()
     if resume:
         run.restore(resume)
-    if run.device.type == "cuda" and distributed.any_of(left > TRAINING_SECONDS):
-        run.compile()
-    while run.samples_seen < run.samples_planned and not run.ended:
-        before = run.samples_seen
+    learner.find_batch_size(run.warn)
+    if run.device.type == "cuda" and deadline and deadline - time.monotonic() > TRAINING_SECONDS:
+        learner.compile()
+    while learner.samples_seen < learner.samples_planned and not run.ended:
+        before = learner.samples_seen
         try:
             epoch = run.one_epoch()
         except LossDivergedError as error:
-            run.samples_seen = before
+            learner.samples_seen = before
             run.restart_with_lower_lr(error)
             continue
         if on_epoch and epoch:
             on_epoch(epoch, run.state)
+            distributed.barrier()  # the first process may write for long
     return run.finish()
 
 
@@ -118,59 +109,29 @@ def eval_batch(size: int) -> int:
     return max(1, EVAL_BATCH * EVAL_SIZE**2 // max(size, EVAL_SIZE) ** 2)
 
 
-def needs_plain_layout(model: VGG, dtype: torch.dtype) -> bool:
-    """Whether `model` learns faster without channels last: large maps of many channels do, in fp32
-    on a processor. VGG-16 at 224 pixels takes a quarter longer with it, measured with AVX2."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    large = model.config.width >= MANY_CHANNELS and model.config.pretrained_cfg.size >= LARGE_MAPS
-    return on_cpu and large and dtype == torch.float32
-
-
-def statistics_of(model: VGG) -> list[Tensor]:
-    """The running means and variances of its batch norms."""
-    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-
-
 class TrainLoop:
-    """One training under way: the network, its average, and how far they are."""
+    """One training under way: its epochs, the best of them, and what happens when one goes wrong.
+
+    `held_out` measures each epoch. All processes come to the same decisions.
+    """
 
     def __init__(
         self,
-        model: VGG,
-        train: Pictures,
+        learner: Learner,
         held_out: Pictures,
-        samples_planned: int,
-        recipe: Recipe,
-        seed: int,
-        dtype: torch.dtype,
-        optimizer: NewOptimizer = new_optimizer,
+        seed: int = 0,
+        deadline: float | None = None,
+        samples_limit: float = math.inf,
     ) -> None:
-        self.plain = needs_plain_layout(model, dtype)
-        if self.plain:
-            model.to(memory_format=torch.contiguous_format)
-        self.model, self.train, self.held_out = model, train, held_out
-        self.samples_planned, self.recipe, self.seed, self.dtype = (
-            samples_planned,
-            recipe,
-            seed,
-            dtype,
-        )
-        self.lr, self.batch_size = recipe.lr, recipe.batch_size
-        self.network: Network = model  # what learns: the model, perhaps compiled
-        self.device = next(model.parameters()).device
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        self.first = copy_of(model)  # to begin again where the first epoch goes wrong
-        self.new_optimizer = optimizer
-        self.optimizer = optimizer(model, recipe, self.lr)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.samples_seen = self.epoch = self.steps = 0  # steps of this epoch
-        large = sum(p.numel() for p in model.parameters()) > MANY_WEIGHTS
-        self.every = 4 if large else 1  # steps from one look at the weights to the next
+        self.learner, self.held_out, self.seed = learner, held_out, seed
+        self.deadline, self.samples_limit = deadline, samples_limit
+        self.device = learner.device
+        self.at_once = eval_batch(learner.model.config.pretrained_cfg.size)
+        self.first = copy_of(learner.model)  # to begin again where the first epoch goes wrong
+        self.epoch = 0
         self.restarts = self.stopped = self.broke_off = False
         self.best: LoopState = {}
         self.best_accuracy, self.best_loss, self.last_accuracy = -1.0, math.inf, 0.0
-        self.deadline: float | None = None
-        self.most = math.inf  # pictures to show
         self.should_stop: Callable[[], bool] = bool
         self.warn: Callable[[str], object] = str
         self.lock: AbstractContextManager[Any] = nullcontext()
@@ -179,186 +140,140 @@ class TrainLoop:
     def ended(self) -> bool:
         return self.stopped or self.broke_off
 
-    def compile(self) -> None:
-        """From now on learn by a compiled network, where that is possible."""
-        chance = torch.Generator().manual_seed(0) if self.recipe.augment else None
-        rows = self.train.rows[: self.batch_size]
-        x, _ = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
-        x = self._laid_out(distributed.shard(x))
-        self.network = compiled(self.model.train(), x, learning=True, dtype=self.dtype)
-        distributed.barrier()  # it takes one process longer than another
-
     # One epoch
 
     def one_epoch(self) -> Epoch | None:
         """Show every picture once, then measure. None where it was stopped before it began."""
-        began, before = time.monotonic(), self.samples_seen
-        loss, accuracy = self._show_all()
-        samples_planned = self.samples_seen - before
-        if not samples_planned:
+        learner = self.learner
+        began, before = time.monotonic(), learner.samples_seen
+        loss, accuracy = self._learn_from_all()
+        count = learner.samples_seen - before
+        if not count:
             return None
-        distributed.average([*statistics_of(self.model), *statistics_of(self.average)])
         held_loss, held_accuracy = self._evaluate()
         self._check(held_loss)
         self.epoch += 1
         self.last_accuracy = held_accuracy
         if (held_accuracy, -held_loss) > (self.best_accuracy, -self.best_loss):
-            self.best = copy_of(self.average)
+            self.best = copy_of(learner.average)
             self.best_accuracy, self.best_loss = held_accuracy, held_loss
         seconds = max(time.monotonic() - began, 1e-9)
-        self._replan(seconds / samples_planned)
-        left = 0 if self.stopped else max(0, self.samples_planned - self.samples_seen)
+        self._replan(seconds / count)
+        left = 0 if self.stopped else max(0, learner.samples_planned - learner.samples_seen)
         return Epoch(
             number=self.epoch,
-            epochs=self.epoch + math.ceil(left / len(self.train)),
+            epochs=self.epoch + math.ceil(left / len(learner.pictures)),
             loss=loss,
             accuracy=accuracy,
             held_out_loss=held_loss,
             held_out=held_accuracy,
-            pictures_per_second=samples_planned / seconds,
-            seconds_left=left * seconds / samples_planned,
+            pictures_per_second=count / seconds,
+            seconds_left=left * seconds / count,
         )
 
-    def _show_all(self) -> tuple[float, float]:
+    def _learn_from_all(self) -> tuple[float, float]:
         """One pass over the training part: (mean loss, accuracy) while it learned."""
+        learner = self.learner
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
-        order = self.train.rows[torch.randperm(len(self.train), generator=generator)]
-        sums = torch.zeros(2, device=self.device)
-        at = batches = self.steps = 0
-        self.model.train()
+        rows = learner.pictures.rows
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        sums = torch.zeros(2, device=self.device)  # of this process
+        at = batches = 0  # pictures and batches learned from
+        learner.train()
         with dropout_from(generator.initial_seed() + distributed.rank(), self.device):
-            while at < len(order) and self.samples_seen < self.samples_planned:
-                if distributed.any_of(self.should_stop()):
-                    self.stopped = True
+            while at < len(order) and learner.samples_seen < learner.samples_planned:
+                if self._ends_early():
                     break
-                if self.deadline and distributed.any_of(time.monotonic() > self.deadline):
-                    self.samples_planned = (
-                        self.samples_seen
-                    )  # what is left of the time is for the evaluation
+                batch = order[at : at + learner.batch_size]
+                if at and len(batch) == 1:  # batch norm can't learn from one picture
+                    learner.samples_seen += 1
                     break
-                rows = order[at : at + self.batch_size]
-                if len(rows) == 1 and at:  # batch norm can't learn from one picture
-                    at, self.samples_seen = at + 1, self.samples_seen + 1
-                    break
-                fits = True
-                try:
-                    with self.lock:
-                        sums += self.step(rows, generator)
-                except torch.OutOfMemoryError:
-                    fits = False
-                if not fits:  # only here, where nothing holds on to what the failed try took
-                    self._halve_batch()
-                    continue
-                at += len(rows)
-                self.samples_seen += len(rows)
-                batches += 1
-                if batches % CHECK_BATCHES == 0:
-                    self._check(sums[0].item() / at)
-        if left := self.steps % self.every:
-            self._follow(left)
-        loss, accuracy = (sums / max(1, at)).tolist()
+                if self._learn_from(batch, generator, sums):
+                    at, batches = at + len(batch), batches + 1
+                    if batches % CHECK_BATCHES == 0:
+                        self._check(self._mean(sums, at)[0])
+        learner.update_average()
+        loss, accuracy = self._mean(sums, max(1, at))
         self._check(loss)
         return loss, accuracy
 
-    def step(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Learn from one batch; returns (summed loss, right answers), on the device."""
-        recipe, progress = self.recipe, self.samples_seen / self.samples_planned
-        share = learning_rate(progress, recipe.warmup, cosine=recipe.cosine)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * share * group.get("rate", 1.0)
-        self.optimizer.zero_grad()
-        sums, fits = torch.zeros(2, device=self.device), True
+    def _ends_early(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        reason = distributed.most_of(STOP if self.should_stop() else LATE if late else 0)
+        if reason == STOP:
+            self.stopped = True
+        elif reason == LATE:  # what is left of the time is for the evaluation
+            self.learner.samples_planned = self.learner.samples_seen
+        return reason > 0
+
+    def _learn_from(self, batch: Tensor, generator: torch.Generator, sums: Tensor) -> bool:
+        """Add what a batch gave to `sums`; false where it did not fit into memory."""
         try:
-            self._add_gradients(rows, generator, sums)
-        except torch.OutOfMemoryError:  # not kept: it would keep the whole batch in memory
-            fits = False
-        if distributed.any_of(not fits):
-            raise torch.OutOfMemoryError(f"{len(rows)} pictures are too many at once")
-        self._add_up(sums)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.steps += 1
-        if self.steps % self.every == 0:
-            self._follow(self.every)
-        return sums
+            with self.lock:
+                sums += self.learner.step(batch, generator)
+            return True
+        except torch.OutOfMemoryError as error:
+            if distributed.world() > 1:  # the others are in the middle of the step
+                raise UserError("training.memory_later") from error
+        # Only here, where nothing holds on to what the failed try took.
+        self.learner.halve_batch(self.warn)
+        return False
 
-    def _follow(self, steps: int) -> None:
-        """Move the average by what so many steps changed."""
-        done = self.samples_seen / self.recipe.batch_size
-        horizon = max(1.0, self.recipe.average * len(self.train) / self.recipe.batch_size)
-        share = max(1 / horizon, 1 - (1 + done) / (FILL + done))
-        ema_update(self.average, self.model, 1 - (1 - share) ** steps)
-
-    def _add_gradients(self, rows: Tensor, generator: torch.Generator, sums: Tensor) -> None:
-        """Gradients and sums of this process's share of a batch."""
-        chance = generator if self.recipe.augment else None
-        # All of the batch, so that chance falls as in one process.
-        x, targets = self.train.take(rows, self.device, self.model.config.pretrained_cfg, chance)
-        x, targets = self._laid_out(distributed.shard(x)), distributed.shard(targets)
-        if not len(targets):
-            return
-        with self._autocast():
-            logits = self.network(x)
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        loss = loss * (len(targets) / len(rows))
-        self.scaler.scale(loss).backward()
-        with torch.no_grad():
-            right = (logits.argmax(1) == targets).sum()
-            sums += torch.stack([loss.detach() * len(rows), right.float()])
-
-    def _laid_out(self, x: Tensor) -> Tensor:
-        return x.contiguous() if self.plain else x
-
-    def _add_up(self, sums: Tensor) -> None:
-        """Make gradients and sums those of the whole batch, in every process."""
-        if distributed.world() == 1:
-            return
-        gradients = [sums]
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:  # nothing of the batch fell to this process
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        distributed.all_reduce_sum(gradients)
-
-    def _autocast(self) -> torch.autocast:
-        mixed = self.dtype != torch.float32
-        return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
+    def _mean(self, sums: Tensor, count: int) -> tuple[float, float]:
+        """(loss, accuracy) over all processes, of sums over `count` pictures."""
+        total = sums.clone()
+        distributed.all_reduce_sum(total)
+        loss, accuracy = (total / count).tolist()
+        return loss, accuracy
 
     def _evaluate(self) -> tuple[float, float]:
         """(mean loss in nats, accuracy) of the averaged weights on the held-out part."""
+        while True:
+            sums = None
+            with suppress(torch.OutOfMemoryError):
+                sums = self._measured()
+            lacking = distributed.any_of(sums is None)
+            if sums is not None and not lacking:
+                return self._mean(sums, len(self.held_out))
+            if self.at_once < 2:
+                raise TooLittleMemoryError("training.memory")
+            self.at_once //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _measured(self) -> Tensor:
+        """(summed loss, right answers) of this process's share of the held-out part."""
         sums = torch.zeros(2, device=self.device)
-        cfg = self.model.config.pretrained_cfg
+        cfg = self.learner.model.config.pretrained_cfg
         with torch.inference_mode():
-            for rows in distributed.shard(self.held_out.rows).split(eval_batch(cfg.size)):
+            for rows in distributed.shard(self.held_out.rows).split(self.at_once):
                 x, targets = self.held_out.take(rows, self.device, cfg)
-                with self.lock, self._autocast():
-                    logits = self.average(x).float()
+                with self.lock, self.learner.autocast():
+                    logits = self.learner.average(x).float()
                 sums[0] += F.cross_entropy(logits, targets, reduction="sum")
                 sums[1] += (logits.argmax(1) == targets).sum()
-        distributed.all_reduce_sum([sums])
-        loss, accuracy = (sums / len(self.held_out)).tolist()
-        return loss, accuracy
+        return sums
 
     def _replan(self, seconds_each: float) -> None:
         """More or fewer epochs where the end would come much too early or too late."""
-        if not self.deadline or self.stopped or self.samples_seen >= self.samples_planned:
+        learner = self.learner
+        if not self.deadline or self.stopped or learner.samples_seen >= learner.samples_planned:
             return
         left = max(0.0, self.deadline - time.monotonic())
-        needed = (self.samples_planned - self.samples_seen) * seconds_each
+        needed = (learner.samples_planned - learner.samples_seen) * seconds_each
+        planned = learner.samples_planned
         if not DRIFT[0] * left <= needed <= DRIFT[1] * left:
-            wanted = self.samples_seen + round(PLANNED * left / seconds_each)
-            self.samples_planned = round(min(wanted, self.most))
-        self.samples_planned = distributed.run_on_rank_0(lambda: self.samples_planned)
+            wanted = learner.samples_seen + round(PLANNED * left / seconds_each)
+            planned = round(min(wanted, self.samples_limit))
+        learner.samples_planned = distributed.run_on_rank_0(lambda: planned)
 
     # When something goes wrong
 
     def _check(self, loss: float) -> None:
-        guessing = math.log(max(2, self.model.config.num_classes))
+        guessing = math.log(max(2, self.learner.model.config.num_classes))
         if not math.isfinite(loss):
             raise LossDivergedError("the loss is no number any more")
-        if loss > EXPLODED * guessing + EXPLODED:
+        if loss > DIVERGED * guessing + DIVERGED:
             raise LossDivergedError(f"the loss rose to {loss:.1f}; guessing gives {guessing:.1f}")
 
     def restart_with_lower_lr(self, error: Exception) -> None:
@@ -369,26 +284,11 @@ class TrainLoop:
                 self.warn(f"{error}, again: the training ends with the best weights so far")
             return
         self.restarts = True
-        self.lr *= CALMER
-        self.model.load_state_dict(self.best or self.first)
-        self.average.load_state_dict(self.best or self.first)
-        self.optimizer.zero_grad()
-        self.optimizer.state.clear()  # not in memory beside the new one's
-        self.optimizer = self.new_optimizer(self.model, self.recipe, self.lr)
+        self.learner.start_again(self.best or self.first, LOWER_LR * self.learner.lr)
         self.warn(
             f"{error}: the training goes back to the best weights so far, "
-            f"with a learning rate of {self.lr:.3g}"
+            f"with a learning rate of {self.learner.lr:.3g}"
         )
-
-    def _halve_batch(self) -> None:
-        if self.batch_size < 4:
-            raise TooLittleMemoryError("training.memory")
-        self.optimizer.zero_grad()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.batch_size //= 2
-        self.lr /= 2  # half the pictures a step: half the step (Goyal et al. 2017)
-        self.warn(f"the device ran out of memory: now {self.batch_size} pictures at once")
 
     # The end, and going on
 
@@ -398,35 +298,20 @@ class TrainLoop:
             if self.broke_off:
                 raise UserError("training.diverged")
             raise StoppedError("training.stopped")
-        accuracy = self.last_accuracy
+        average, model, accuracy = self.learner.average, self.learner.model, self.last_accuracy
         if self.ended:
-            self.average.load_state_dict(self.best)
+            average.load_state_dict(self.best)
             accuracy = self.best_accuracy
-        self.model.load_state_dict(self.average.state_dict())
-        self.model.eval()
+        model.load_state_dict(average.state_dict())
+        model.eval()
         return Fitted(self.epoch, accuracy, self.stopped, best_of=self.ended)
 
     def state(self) -> LoopState:
-        """All that is needed to go on: tensors and plain numbers. Live references, not copies."""
-        return {
-            **{name: getattr(self, name) for name in KEPT},
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        """All that is needed to go on; see `Learner.state`."""
+        return {**{name: getattr(self, name) for name in KEPT}, **self.learner.state()}
 
     def restore(self, state: LoopState) -> None:
         """Stand where `state` was taken, perhaps on another device or in another precision."""
         for name in KEPT:
             setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, kept in self.optimizer.state.items():
-            for name, value in kept.items():
-                # A fused step needs both laid out alike.
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    kept[name] = torch.empty_like(parameter).copy_(value)
-        if state["scaler"]:  # fp16 alone has one
-            self.scaler.load_state_dict(state["scaler"])
+        self.learner.restore(state)

@@ -11,9 +11,7 @@ from vgg.network.config import CHANNELS, ModelConfig, pooled_sizes, scaled
 from vgg.network.vgg import VGG
 from vgg.training.recipe import Recipe
 
-LR_DECAY_PER_STAGE = (
-    3.0  # with each stage down the rate is so many times smaller (Howard and Ruder 2018)
-)
+LR_DECAY_PER_STAGE = 3.0  # with each stage down (Howard and Ruder 2018)
 LEAST_SIZE = 1e-3  # of a tensor, for its rate: what begins at 0 must learn, too
 ADAM_BETA2 = 0.99  # of the squared gradients that set the length of a step
 
@@ -95,11 +93,21 @@ def new_optimizer(network: PartlyFrozenVGG, recipe: Recipe, lr: float) -> torch.
         for parameter in layers.parameters():
             if parameter.requires_grad:
                 size = parameter.detach().square().mean().sqrt().item()
-                groups.append({"params": [parameter], "rate": share * max(size, LEAST_SIZE)})
-    return torch.optim.AdamW(
+                lr_scale = share * max(size, LEAST_SIZE)
+                groups.append({"params": [parameter], "lr_scale": lr_scale})
+    optimizer = torch.optim.AdamW(
         groups,
         lr=lr,
         betas=(recipe.momentum, ADAM_BETA2),
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    # At once, so that it is known before the first step whether there is memory for it.
+    for group in groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+    return optimizer

@@ -138,11 +138,11 @@ def new_optimizer(model: VGG, recipe: Recipe, lr: float) -> torch.optim.SGD:
 
 
 @torch.no_grad()
-def ema_update(average: VGG, model: VGG, share: float) -> None:
-    """Move all numbers of `average` by a share of the way towards those of `model`."""
+def ema_update(average: VGG, model: VGG, weight: float) -> None:
+    """Move all numbers of `average` by this part of the way towards those of `model`."""
     ours, theirs = average.state_dict(), model.state_dict()
     floats = [key for key, value in ours.items() if value.is_floating_point()]
-    torch._foreach_lerp_([ours[key] for key in floats], [theirs[key] for key in floats], share)
+    torch._foreach_lerp_([ours[key] for key in floats], [theirs[key] for key in floats], weight)
 
 
 def copy_of(model: VGG) -> LoopState:

@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from vgg import distributed
 from vgg.data.reading import device_room
 from vgg.network.vgg import VGG
-from vgg.training.loop import TrainLoop
+from vgg.training.learner import Learner
 from vgg.training.recipe import Pictures, Recipe, TooLittleMemoryError
 
 MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not count
@@ -36,20 +35,20 @@ def _seconds_a_step(
     model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
 ) -> float | None:
     """None where the device's memory is too small for so many pictures."""
-    took: list[float] = []
     distributed.barrier()
-    step: Callable[[], None] | None = None
-    with suppress(torch.OutOfMemoryError):
-        step = stepper(model, recipe, dtype, pictures)
-    failed = distributed.any_of(step is None)  # where it fails in one process, all must hear of it
-    if failed or step is None:
-        return None
+    took: list[float] = []
     try:
+        learner = _learner(model, recipe, dtype, pictures)
+        if not learner.fits():
+            return None
+        step = _step_of(learner)
         while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
             began = time.monotonic()
             step()
             took.append(time.monotonic() - began)
     except torch.OutOfMemoryError:
+        if distributed.world() > 1:  # the others are in the middle of the step
+            raise
         return None
     return distributed.run_on_rank_0(lambda: sum(took[1:]) / len(took[1:]))
 
@@ -59,16 +58,23 @@ def stepper(
 ) -> Callable[[], None]:
     """A function that learns once from all `pictures`, on a copy of `model`, and waits for the
     device."""
+    return _step_of(_learner(model, recipe, dtype, pictures))
+
+
+def _learner(model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures) -> Learner:
     device = next(model.parameters()).device
     if device_room(device, pictures.pixels.nbytes):  # as those of a training are
         pictures = replace(pictures, pixels=pictures.pixels.to(device))
-    run = TrainLoop(
-        copy.deepcopy(model), pictures, pictures, 1000 * len(pictures), recipe, seed=0, dtype=dtype
-    )
+    recipe = replace(recipe, batch_size=len(pictures))
+    return Learner(copy.deepcopy(model), pictures, 1000 * len(pictures), recipe, dtype)
+
+
+def _step_of(learner: Learner) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
+    learner.train()
 
     def step() -> None:
-        run.step(pictures.rows, generator).cpu()
+        learner.step(learner.pictures.rows, generator).cpu()
 
     return step
 
