@@ -119,17 +119,42 @@ def test_hidden_and_stray_files_are_skipped_with_the_reason(tmp_path: Path) -> N
     index = scan_folder(tmp_path)
     assert index.counts == {"cat": 2, "dog": 3}
     assert reasons(index) == {
-        ".ipynb_checkpoints": "is hidden, or made by the system",
-        "cat/.1.png": "is hidden, or made by the system",
-        "__MACOSX": "is hidden, or made by the system",
-        ".DS_Store": "is hidden, or made by the system",
-        "cat/Thumbs.db": "is hidden, or made by the system",
-        "cat/notes.txt": "is not a picture, by the end of its name",
+        ".ipynb_checkpoints": "is left behind by Jupyter",
+        "cat/.1.png": "is left behind by a program (hidden)",
+        ".DS_Store": "is left behind by macOS, as is 1 more",
+        "cat/Thumbs.db": "is left behind by Windows",
+        "cat/notes.txt": "is not a picture",
         "cover.png": "lies outside of the class folders",
         "dog/4.jpg": "is text, not a picture; save it as PNG or JPEG",
         "dog/5.png": "is empty; download or copy it again",
     }
     assert asdict(index.skipped[0]).keys() == {"file", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("who", "names"),
+    [
+        ("macOS", [".DS_Store", "._1.png", "__MACOSX/cat/1.png", "Icon\r"]),
+        ("Windows", ["Thumbs.db", "desktop.ini", "$RECYCLE.BIN/1.png", "~$notes.docx"]),
+        ("Synology", ["@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/2.png"]),
+        ("Linux", [".Trash-1000/1.png", "lost+found/1.png", ".directory", "1.png~"]),
+        ("Jupyter", [".ipynb_checkpoints/1-checkpoint.png"]),
+    ],
+)
+def test_what_a_system_leaves_is_named_once_with_its_count(
+    who: str, names: list[str], tmp_path: Path
+) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such names")
+    pets(tmp_path)
+    for name in names:
+        put(tmp_path, f"cat/{name}")
+    index = scan_folder(tmp_path)
+    assert index.counts == {"cat": 2, "dog": 3}
+    (skipped,) = index.skipped
+    more = len(names) - 1
+    counted = {0: "", 1: ", as is 1 more"}.get(more, f", as are {more} more")
+    assert skipped.reason == f"is left behind by {who}{counted}"
 
 
 def test_a_class_without_a_readable_picture_is_left_out(tmp_path: Path) -> None:
@@ -144,26 +169,53 @@ def test_a_class_without_a_readable_picture_is_left_out(tmp_path: Path) -> None:
 
 
 @needs_links
-def test_links_are_followed_only_to_files_inside(tmp_path: Path) -> None:
+def test_links_are_followed_loops_end_and_each_file_counts_once(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     root = pets(tmp_path / "pets")
-    put(outside, "owl/1.png", "owl/2.png", "secret.png")
+    put(outside, "owl/1.png", "owl/2.png", "other.png")
     (root / "owl").symlink_to(outside / "owl")
-    (root / "cat" / "secret.png").symlink_to(outside / "secret.png")
+    (root / "uhu").symlink_to(outside / "owl")
+    (outside / "owl" / "round").symlink_to(outside / "owl")
+    (root / "cat" / "other.png").symlink_to(outside / "other.png")
+    (root / "dog" / "again.png").symlink_to(outside / "other.png")
     (root / "cat" / "loop").symlink_to(root)
+    (root / "cat" / "up").symlink_to(tmp_path)
+    (root / "cat" / "dogs").symlink_to(root / "dog")
     (root / "cat" / "gone.png").symlink_to(root / "nothing.png")
     (root / "cat" / "itself.png").symlink_to(root / "cat" / "itself.png")
-    (root / "cat" / "same.png").symlink_to(root / "cat" / "1.png")
+    (root / "cat" / "0 same.png").symlink_to(root / "cat" / "1.png")
     index = scan_folder(root)
-    assert index.class_names == ("cat", "dog")
-    assert "cat/same.png" in names(index)
+    assert index.counts == {"cat": 3, "dog": 3, "owl": 2}
     assert reasons(index) == {
-        "owl": "is a link that leaves the folder",
-        "cat/secret.png": "is a link that leaves the folder",
-        "cat/loop": "is a link to a folder",
+        "uhu": "is a link to a folder that another link leads to",
+        "owl/round": "is a link to a folder that another link leads to",
+        "cat/loop": "is a link to a folder that holds this one",
+        "cat/up": "is a link to a folder that holds this one",
+        "cat/dogs": "is a link to a folder that is looked through anyway",
         "cat/gone.png": "is a link to nothing",
         "cat/itself.png": "is a link to nothing",
+        "cat/0 same.png": "is a link to the same file as cat/1.png",
+        "dog/again.png": "is a link to the same file as cat/other.png",
     }
+    strict = scan_folder(root, links=False)
+    assert strict.counts == {"cat": 2, "dog": 3}
+    assert reasons(strict)["owl"] == "is a link, which is not followed here"
+
+
+@needs_links
+def test_a_folder_made_of_links_is_a_folder_of_pictures(tmp_path: Path) -> None:
+    """As the Hub's cache has it: names lead to blobs, whose names end in nothing."""
+    pets(tmp_path / "pets")
+    snapshot = tmp_path / "cache" / "snapshots" / "1a2b"
+    for number, file in enumerate(sorted((tmp_path / "pets").rglob("*.png"))):
+        blob = tmp_path / "cache" / "blobs" / f"{number:040x}"
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(blob)
+        link = snapshot / file.relative_to(tmp_path / "pets")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    assert scan_folder(snapshot).counts == {"cat": 2, "dog": 3}
+    assert scan_folder(tmp_path / "cache" / "snapshots").counts == {"cat": 2, "dog": 3}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such names")
@@ -230,22 +282,6 @@ def test_without_train_there_is_nothing_to_learn(tmp_path: Path) -> None:
     pets(tmp_path / "test")
     with pytest.raises(ValueError, match="no train folder"):
         scan_folder(tmp_path)
-
-
-@pytest.mark.parametrize("other", ["bus", "val"])
-def test_a_class_called_train_is_a_class(tmp_path: Path, other: str) -> None:
-    put(tmp_path, "train/1.png", "train/2.png", f"{other}/1.png", f"{other}/2.png")
-    index = scan_folder(tmp_path)
-    assert set(index.class_names) == {"train", other}
-    assert {sample.part for sample in index.samples} == {None}
-
-
-def test_split_names_with_pictures_right_inside_are_pointed_out(tmp_path: Path) -> None:
-    pets(tmp_path / "train")
-    put(tmp_path, "test/1.png", "test/2.png")
-    index = scan_folder(tmp_path)
-    assert index.class_names == ("test", "train")
-    assert "taken for classes" in " ".join(index.hints)
 
 
 # Too little, or not a folder.

@@ -1,26 +1,46 @@
 """A folder of pictures becomes an index: which pictures, of which class; what was skipped, and why.
 
-`split` divides the index.
+`layout` tells what the folders are, `labels` what a table or the files' names say. `split` divides
+the index.
 """
 
 import unicodedata
 import zipfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vgg.data.files import FileBytes
-from vgg.data.index import LAYOUT, FolderIndex, Part, Sample, build_index, pictures
-from vgg.data.walk import MAX_FILES, Walk, looks_like_picture
+from vgg.data.index import LAYOUT, FolderIndex, Part, Sample, build_index, class_key, pictures
+from vgg.data.labels import TABLES, Labels, by_names, by_table, classes_in_names
+from vgg.data.layout import Layout, understand
+from vgg.data.split_names import parts_of
+from vgg.data.walk import MAX_FILES, NO_PICTURE, Walk, looks_like_picture
 from vgg.errors import UserError
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # of split folders
+NAMES = "names"  # as `labels`: the files' own names tell their classes
+TOP, LEAVES = CLASSES = ("top", "leaves")  # which folders of a tree are classes
+_BETWEEN = " - "  # of the names of folders in each other that are a class together
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file that may be a picture. `part` is train, val or test, None where nothing is divided."""
+
+    file: Path
+    name: str  # of its class
+    part: str | None = None
+    home: Path | None = None  # its class folder
 
 
 def scan_folder(
     path: str | Path,
     *,
     least: int = 2,
+    labels: str | Path | None = None,
+    classes: str = TOP,
+    links: bool = True,
     max_files: int = MAX_FILES,
     contents: FileBytes | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -29,13 +49,16 @@ def scan_folder(
     """Lists the pictures of a folder that has one sub-folder a class, reading their headers only.
 
     - The classes may lie one or more folders down, where each folder on the way holds one folder
-      only. Below a class, pictures may lie in folders of any name.
-    - Where all sub-folders are called train, val, valid or test and hold sub-folders themselves,
-      they are parts of a split, and the classes, one level down, are matched by name. `train` is
-      learned from. `val` is measured on, or `test` where there is no `val`.
-    - Hidden files, what is no picture, links that leave the folder, empty classes, and pictures
-      whose header can't be read are skipped, never fatal. A damaged picture may show only when it
-      is decoded: see `FolderIndex.without`.
+      only. Below a class, pictures may lie in folders of any name; `classes="leaves"` makes each of
+      those a class. Names that differ in their case, or in spaces around, are one class.
+    - Folders by the usual names of a split (see `split_names`), the classes inside, are its parts.
+      `train` is learned from. `val` is measured on, or `test` where there is no `val`. Pictures in
+      a part without class folders, or beside the parts, have no labels, and are not used.
+    - `labels` is a table of files and classes, also one in the folder by its name, or `names` where
+      the files' own names tell: `cat.17.jpg`. One table in a folder without classes is found.
+    - What systems leave behind, what is no picture, empty classes, and pictures whose header can't
+      be read are skipped, never fatal. Without `links` those to other files are, too. A damaged
+      picture may show only when it is decoded: see `FolderIndex.without`.
 
     With `contents` the files are read whole, and the samples have digests; the next who asks for
     their bytes gets those. `on_progress` gets files looked at and files in all. `should_stop` is
@@ -43,40 +66,33 @@ def scan_folder(
 
     Raises `UserError` where there are fewer than `least` classes or pictures of a class.
     """
+    if classes not in CLASSES:
+        raise UserError("data.classes", value=classes, choices=CLASSES)
     root = _existing_folder(Path(path))
-    walk = Walk(root, max_files, should_stop)
-    folders, loose = walk.listing(root)
-    while len(folders) == 1:
-        inner_folders, inner_files = walk.listing(folders[0])
-        if not inner_folders or any(map(looks_like_picture, inner_files)):
-            break
-        walk.stray(loose)
-        folders, loose = inner_folders, inner_files
-    walk.stray(loose)
-    parts = _parts(walk, folders)
-    classes: list[tuple[Path, str | None, list[Path]]] = []  # folder, part, files
-    for folder in folders:
-        part = parts.get(folder.name)
-        class_folders = [folder]
-        if part:
-            class_folders, loose_in_part = walk.listing(folder)
-            walk.stray(loose_in_part)
-        classes += [(inner, part, walk.files(inner)) for inner in class_folders]
+    walk = Walk(root, max_files=max_files, links=links, should_stop=should_stop)
+    layout = understand(walk)
+    if labels:
+        found, notes = _labelled(walk, layout, labels)
+    else:
+        found, notes = _in_folders(walk, layout, least)
+    held_out = "val" if any(item.part == "val" for item in found) else "test"
+    unused = {item.file for item in found if held_out == "val" and item.part == "test"}
     digests = walk.pictures(
-        [file for *_, files in classes for file in files], contents, on_progress
+        [item.file for item in found],
+        contents=contents,
+        header_only=unused,
+        on_progress=on_progress,
     )
-    found: list[tuple[str, str | None, Path]] = []  # class, part, picture
-    for folder, part, files in classes:
-        good = [file for file in files if file in digests]
-        if not good:
+    found = [item for item in found if item.file in digests]
+    homes = {item.home for item in found}
+    for folder in [item.folder for item in layout.classes if homes != {None}]:
+        if folder not in homes:
             walk.skip(folder, "holds no picture that can be read; not used as a class")
-        name = unicodedata.normalize("NFC", folder.name)
-        found += [(name, part, file) for file in good]
-    if not found and any(map(looks_like_picture, loose)):
-        raise UserError("data.loose", name=root.name, how=LAYOUT)
-    used, unused = _assigned(walk, found, digests)
-    index = build_index(root, used, unused, tuple(walk.skipped), least)
-    return replace(index, notes=_notes(index, folders, parts))
+    found, more_notes = _one_spelling(_by_leaves(found) if classes == LEAVES else found)
+    used, left = _assigned(walk, found, held_out, digests)
+    index = build_index(root, used, left, walk.skipped, least)
+    notes += [*more_notes, *_division(layout, index), *_tree(found, classes)]
+    return replace(index, notes=tuple(notes))
 
 
 def _existing_folder(path: Path) -> Path:
@@ -93,44 +109,167 @@ def _existing_folder(path: Path) -> Path:
     raise UserError("data.no_folder_or_zip", name=root.name, how=LAYOUT)
 
 
-def _parts(walk: Walk, folders: list[Path]) -> dict[str, str]:
-    """From a folder's name to its part, if the folders are those of a split."""
-    filled = [folder for folder in folders if any(walk.listing(folder))]
-    if not all(f.name.lower() in _PARTS and walk.listing(f)[0] for f in filled):
-        return {}
-    parts = {folder.name: _PARTS[folder.name.lower()] for folder in filled}
-    if parts and "train" not in parts.values():
-        raise UserError("data.no_train", name=walk.root.name, parts=list(parts))
-    return parts
+def _in_folders(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], list[str]]:
+    """The files of each class folder; of a folder without any, those that its one table tells."""
+    notes = list(layout.notes)
+    for folder, why in layout.unlabeled:
+        if count := sum(map(looks_like_picture, walk.files(folder))):
+            walk.skip(folder, f"holds {pictures(count)} {why}")
+            notes.append(f"{folder.name!r} holds {pictures(count)} {why}")
+    if (layout.flat or not layout.classes) and (told := _from_flat(walk, layout, least)):
+        return told[0], [*notes, *told[1]]
+    walk.stray(layout.loose)
+    found = [
+        _Found(file, item.name, item.part, item.folder)
+        for item in layout.classes
+        for file in walk.files(item.folder)
+    ]
+    once = set(walk.once([item.file for item in found]))
+    return [item for item in found if item.file in once], notes
+
+
+def _from_flat(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], list[str]] | None:
+    """Pictures that lie in no class folders: the one table beside them may tell their classes.
+
+    None where there are no pictures, or the folder is a class after all.
+    """
+    files = [file for folder in layout.flat for file in walk.files(folder, keep=True)]
+    shown = [file for file in walk.once([*layout.loose, *files]) if looks_like_picture(file)]
+    if not shown:
+        return None
+    for table in _tables(walk, layout):
+        try:
+            return _told(walk, layout, by_table(table, shown, walk.name))
+        except UserError:
+            continue
+    named = classes_in_names(shown)
+    if layout.classes and (least < 2 or not named):
+        return None
+    how: UserError = LAYOUT
+    if named:
+        names, more = list(named)[:3], ", …" * (len(named) > 3)
+        count, several = sum(named.values()), len(named)
+        how = UserError("data.by_names", count=count, classes=several, names=names, more=more)
+    raise UserError("data.loose", name=walk.root.name, how=how)
+
+
+def _tables(walk: Walk, layout: Layout) -> list[Path]:
+    """Tables beside the pictures, or on the way to them."""
+    ways = [layout.top, *layout.top.parents]
+    folders = {*layout.flat, *(way for way in ways if way.is_relative_to(walk.root))}
+    files = [file for folder in sorted(folders) for file in walk.listing(folder)[1]]
+    return [file for file in files if file.suffix.lower() in TABLES]
+
+
+def _labelled(walk: Walk, layout: Layout, labels: str | Path) -> tuple[list[_Found], list[str]]:
+    """All files below the root that a table, or their own names, gives a class."""
+    files = walk.once(walk.files(walk.root))
+    shown = [file for file in files if looks_like_picture(file)]
+    if str(labels) == NAMES:
+        return _told(walk, layout, by_names(shown))
+    table, wanted = Path(labels), Path(labels).as_posix()
+    if not table.is_file():
+        inside = [file for file in files if f"/{walk.name(file)}".endswith(f"/{wanted}")]
+        table = inside[0] if inside else table
+    for file in files:
+        if file not in shown and file != table:
+            walk.skip(file, NO_PICTURE)
+    return _told(walk, layout, by_table(table, shown, walk.name))
+
+
+def _told(walk: Walk, layout: Layout, labels: Labels) -> tuple[list[_Found], list[str]]:
+    """The files that have a class, each in the part that the table, or else its folder, says."""
+    for file, reason in labels.skipped.items():
+        walk.skip(file, reason)
+    tops = {file: _below(file, layout.top) for file in labels.classes}
+    parts = parts_of(sorted(set(tops.values())))
+    if len({"train"} | set(parts.values())) < 2 or "train" not in parts.values():
+        parts = {}
+    found = [
+        _Found(file, name, labels.parts.get(file) or parts.get(tops[file]))
+        for file, name in labels.classes.items()
+    ]
+    return found, list(labels.notes)
+
+
+def _below(file: Path, top: Path) -> str:
+    """The first folder on the way from the top to a file."""
+    return file.relative_to(top).parts[0] if file.is_relative_to(top) else ""
+
+
+def _by_leaves(found: Sequence[_Found]) -> list[_Found]:
+    """Each folder with pictures is a class: by its own name, or where that is several folders' by
+    all names from the class down."""
+    ways = {}
+    for item in found:
+        between = item.file.parent.relative_to(item.home).parts if item.home else ()
+        ways[item.file] = (item.name, *between)
+    ends = Counter(class_key(way[-1]) for way in set(ways.values()))
+    names = {
+        way: way[-1] if ends[class_key(way[-1])] == 1 else _BETWEEN.join(way)
+        for way in set(ways.values())
+    }
+    return [replace(item, name=names[ways[item.file]]) for item in found]
+
+
+def _one_spelling(found: Sequence[_Found]) -> tuple[list[_Found], list[str]]:
+    """Names of one class are written as most of its pictures have it; and what to say of that."""
+    spellings: dict[str, Counter[str]] = {}
+    for item in found:
+        name = " ".join(unicodedata.normalize("NFC", item.name).split())
+        spellings.setdefault(class_key(item.name), Counter())[name] += 1
+    chosen = {key: counts.most_common(1)[0][0] for key, counts in spellings.items()}
+    notes = [
+        f"{' and '.join(map(repr, counts))} are taken for one class, {chosen[key]!r}"
+        for key, counts in spellings.items()
+        if len(counts) > 1
+    ]
+    return [replace(item, name=chosen[class_key(item.name)]) for item in found], notes
 
 
 def _assigned(
-    walk: Walk, found: list[tuple[str, str | None, Path]], digests: dict[Path, str]
+    walk: Walk, found: Sequence[_Found], held_out: str, digests: dict[Path, str]
 ) -> tuple[list[tuple[str, Sample]], list[tuple[str, Sample]]]:
     """Samples with their class names: those to use, and those of `test` beside a `val`."""
-    learned = {name for name, part, _ in found if part in (None, "train")}
-    parts = {part for _, part, _ in found}
-    measured = "val" if "val" in parts else "test"
+    learned = {item.name for item in found if item.part in (None, "train")}
+    divided = any(item.part == held_out for item in found)
     used: list[tuple[str, Sample]] = []
     unused: list[tuple[str, Sample]] = []
-    for name, part, file in found:
-        if name not in learned:
-            walk.skip(file, f"shows {name!r}, of which train has no picture")
-        elif part in (None, "train", measured):
-            role: Part = "train" if part == "train" else "held_out"
-            divided = role if measured in parts else None
-            used.append((name, Sample(file, walk.name(file), 0, divided, digests[file])))
+    for item in found:
+        file, name = item.file, walk.name(item.file)
+        if item.name not in learned:
+            walk.skip(file, f"shows {item.name!r}, of which train has no picture")
+        elif item.part in (None, "train", held_out):
+            role: Part = "held_out" if item.part == held_out else "train"
+            part = role if divided else None
+            used.append((item.name, Sample(file, name, 0, part, digests[file])))
         else:
-            unused.append((name, Sample(file, walk.name(file), 0, digest=digests[file])))
+            unused.append((item.name, Sample(file, name, 0)))
     return used, unused
 
 
-def _notes(index: FolderIndex, folders: list[Path], parts: dict[str, str]) -> tuple[str, ...]:
+def _division(layout: Layout, index: FolderIndex) -> list[str]:
+    """How the parts of a folder that came divided are used."""
+    names = {part: " and ".join(map(repr, names)) for part, names in layout.parts.items()}
     notes = []
+    parts = Counter(sample.part for sample in index.samples)
+    held_out = "val" if index.unused or "val" in names else "test"
+    if parts["held_out"] and names:
+        notes.append(
+            f"{names.get('train', 'train')} is learned from ({pictures(parts['train'])}), "
+            f"{names.get(held_out, held_out)} is held out ({parts['held_out']})"
+        )
     if index.unused:
         count = pictures(len(index.unused))
         notes.append(f"{count} in test left for an evaluation: val is there to measure on")
-    if not parts and all(folder.name.lower() in _PARTS for folder in folders):
-        names = " and ".join(repr(folder.name) for folder in folders)
-        notes.append(f"{names} are taken for classes: not all of them hold class folders")
-    return tuple(notes)
+    return notes
+
+
+def _tree(found: Sequence[_Found], classes: str) -> list[str]:
+    """What to say where classes hold folders of their own."""
+    folders = {item.file.parent for item in found if item.home}
+    homes = {item.home for item in found if item.home}
+    if classes == LEAVES or len(folders) <= len(homes):
+        return []
+    count = len({class_key(item.name) for item in found})
+    return [f"{count} classes hold {len(folders)} folders; --classes leaves makes each a class"]

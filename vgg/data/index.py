@@ -143,6 +143,13 @@ def _too_little(root: Path, counts: Mapping[str, int], least: int) -> UserError 
     return UserError("data.few_pictures", least=least, few=few) if few else None
 
 
+def class_key(name: str) -> str:
+    """Equal for names of one class: however accents are written, with spaces around, in any case.
+    One letter has its case: `a` and `A` may well be two classes."""
+    plain = " ".join(unicodedata.normalize("NFC", name).split())
+    return plain.casefold() if len(plain) > 1 else plain
+
+
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A key that sorts names as people do: 2 before 10, whatever the case."""
     pieces = re.split(r"([0-9]+)", unicodedata.normalize("NFC", name).casefold())

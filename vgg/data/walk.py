@@ -1,50 +1,80 @@
 """A folder on the disk: its listings, what in it is passed over, and which files are pictures."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from vgg.data.files import FileBytes, digest_of, in_threads, reason_of
+from vgg.data.formats import kind_of
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size
 from vgg.data.index import Skipped, natural_order
+from vgg.data.litter import litter_of
 from vgg.errors import StoppedError, UserError
 
 MAX_FILES = 1_000_000  # a folder with more is a slip, such as naming the whole disk
 MAX_DEPTH = 8  # folders below a class that are looked into
 READERS = 4  # threads that open files: they wait for the disk or the network more than they work
-_SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or what systems leave behind."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+_MAGIC_BYTES = 4096  # of a file, which tell what it is
+NO_PICTURE = "is not a picture"
 
 
 def looks_like_picture(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    """By its name, or where that ends oddly, by its first bytes: `n9151jpg`, `cat.webp_large`."""
+    return file.suffix.lower() in IMAGE_SUFFIXES or _is_picture_inside(file)
+
+
+def _is_picture_inside(file: Path) -> bool:
+    try:
+        if not file.is_file():  # to open a pipe could mean to wait for ever
+            return False
+        with file.open("rb") as opened:
+            kind_of(opened.read(_MAGIC_BYTES))
+    except (OSError, ImageError):
+        return False
+    return True
 
 
 class Walk:
     """Goes through a folder once and notes what it skips. `should_stop` is asked at every folder
-    and every file; a `StoppedError` ends the walk then."""
+    and every file; a `StoppedError` ends the walk then.
+
+    With `links` those to files and folders are followed, wherever they lead, as the person at the
+    machine may want; each file counts once, however many ways there are to it.
+    """
 
     def __init__(
-        self, root: Path, max_files: int, should_stop: Callable[[], bool] | None = None
+        self,
+        root: Path,
+        *,
+        max_files: int = MAX_FILES,
+        links: bool = True,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.root = root
-        self.skipped: list[Skipped] = []
+        self._skipped: list[Skipped] = []
+        self._litter: dict[str, list[str]] = {}
         self._left = self._max_files = max_files
+        self._links, self._linked = links, False
+        self._followed: set[Path] = set()  # folders that links have led to
         self._should_stop = should_stop or bool
         self._listings: dict[Path, tuple[list[Path], list[Path]]] = {}
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What was passed over, and why; what one system left behind is named once."""
+        once = [
+            Skipped(names[0], f"is left behind by {who}{_and_more(len(names) - 1)}")
+            for who, names in self._litter.items()
+        ]
+        return (*self._skipped, *once)
 
     def name(self, path: Path) -> str:
         """The path below the root, with `/`."""
         return str(path)[len(str(self.root)) :].lstrip(os.sep).replace(os.sep, "/")
 
     def skip(self, path: Path, reason: str) -> None:
-        file = self.name(path).encode(errors="replace").decode()
-        self.skipped.append(Skipped(file, reason))
+        self._skipped.append(Skipped(_as_text(self.name(path)), reason))
 
     def stray(self, files: list[Path]) -> None:
         for file in files:
@@ -55,77 +85,106 @@ class Walk:
             raise StoppedError("data.scan_stopped")
 
     def listing(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The visible folders and files in a folder, sorted; what is hidden or a link is noted."""
+        """The folders and files in a folder, sorted, less what systems leave behind."""
         if folder in self._listings:
             return self._listings[folder]
         self.check_stop()
-        folders: list[Path] = []
-        files: list[Path] = []
+        found: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    self._left -= 1
-                    if self._left < 0:
-                        raise UserError(
-                            "data.many_files", name=self.root.name, most=self._max_files
-                        )
-                    path = folder / entry.name
-                    if reason := self._unfit(entry, path):
-                        self.skip(path, reason)
-                    else:
-                        (folders if entry.is_dir() else files).append(path)
+                    self._count()
+                    found.append(entry)
         except OSError as error:
             self.skip(folder, f"can't be read ({error.strerror})")
-        for paths in (folders, files):
-            paths.sort(key=lambda path: natural_order(path.name))
+        folders: list[Path] = []
+        files: list[Path] = []
+        for entry in sorted(found, key=lambda entry: natural_order(entry.name)):
+            path = folder / entry.name
+            if who := litter_of(entry.name):
+                self._litter.setdefault(who, []).append(_as_text(self.name(path)))
+            elif reason := self._unfit(entry, path):
+                self.skip(path, reason)
+            else:
+                (folders if entry.is_dir() else files).append(path)
         self._listings[folder] = folders, files
         return folders, files
 
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise UserError("data.many_files", name=self.root.name, most=self._max_files)
+
     def _unfit(self, entry: os.DirEntry[str], path: Path) -> str | None:
         """Why an entry is passed over, if it is."""
-        if is_hidden(entry.name):
-            return "is hidden, or made by the system"
         try:
             entry.name.encode()
         except UnicodeEncodeError:
             return "has a name that is not valid text; rename it"
-        if entry.is_symlink():
-            try:
-                target = path.resolve(strict=True)
-            except (OSError, RuntimeError):  # RuntimeError: links in a circle
-                return "is a link to nothing"
-            if not target.is_relative_to(self.root):
-                return "is a link that leaves the folder"
-            if target.is_dir():
-                return "is a link to a folder"
+        return self._unfit_link(path) if entry.is_symlink() else None
+
+    def _unfit_link(self, path: Path) -> str | None:
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle
+            return "is a link to nothing"
+        if not self._links:
+            return "is a link, which is not followed here"
+        self._linked = True
+        if not target.is_dir():
+            return None
+        if self.root.is_relative_to(target):
+            return "is a link to a folder that holds this one"
+        inside = target.is_relative_to(self.root)
+        if inside and not any(map(litter_of, target.relative_to(self.root).parts)):
+            return "is a link to a folder that is looked through anyway"
+        if target in self._followed:
+            return "is a link to a folder that another link leads to"
+        self._followed.add(target)
         return None
 
-    def files(self, folder: Path, depth: int = 0) -> list[Path]:
-        """All files in a folder and below."""
+    def files(self, folder: Path, depth: int = 0, *, keep: bool = False) -> list[Path]:
+        """All files in a folder and below. `keep`: they will be asked for once more."""
         folders, found = self.listing(folder)
-        del self._listings[folder]
+        if not keep:
+            del self._listings[folder]
         for below in folders:
             if depth == MAX_DEPTH:
                 self.skip(below, f"lies more than {MAX_DEPTH} folders below its class")
             else:
-                found = found + self.files(below, depth + 1)
+                found = found + self.files(below, depth + 1, keep=keep)
         return found
+
+    def once(self, files: Sequence[Path]) -> list[Path]:
+        """These files, each but once where links lead to one."""
+        if not self._linked:
+            return list(files)
+        real = {file: os.path.realpath(file) for file in files}
+        first: dict[str, Path] = {}
+        for file in sorted(files, key=lambda file: real[file] != str(file)):  # not by a link
+            first.setdefault(real[file], file)
+        for file in files:
+            if first[real[file]] is not file:
+                self.skip(file, f"is a link to the same file as {self.name(first[real[file]])}")
+        return [file for file in files if first[real[file]] is file]
 
     def pictures(
         self,
         files: Sequence[Path],
-        contents: FileBytes | None,
-        on_progress: Callable[[int, int], None] | None,
+        *,
+        contents: FileBytes | None = None,
+        header_only: Collection[Path] = (),
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> dict[Path, str]:
         """Those of `files` that are pictures, each with the digest of its bytes. Without `contents`
-        only headers are read, and there are no digests."""
+        only headers are read, and there are no digests; nor of the files in `header_only`."""
 
         def look(file: Path) -> tuple[Path, str, str]:
             """(file, digest, why it is none)."""
             if not looks_like_picture(file):
-                return file, "", "is not a picture, by the end of its name"
+                return file, "", NO_PICTURE
             try:
-                if contents is None:
+                if contents is None or file in header_only:
                     probe_size(file)
                     return file, "", ""
                 data = contents.read(file)
@@ -145,3 +204,11 @@ class Walk:
                 if on_progress:
                     on_progress(done, len(files))
         return found
+
+
+def _and_more(count: int) -> str:
+    return f", as {'are' if count > 1 else 'is'} {count} more" if count else ""
+
+
+def _as_text(name: str) -> str:
+    return name.encode(errors="replace").decode()

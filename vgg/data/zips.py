@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from vgg.data.index import Skipped
+from vgg.data.litter import is_hidden
 from vgg.data.names import ON_WINDOWS, windows_takes
-from vgg.data.walk import is_hidden
 from vgg.data.zip_names import names_of
 from vgg.errors import UserError
 
