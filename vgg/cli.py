@@ -22,6 +22,7 @@ from vgg.commands import (
     run_shapes,
     run_train,
 )
+from vgg.data.folder_names import CLASSES
 from vgg.errors import ProcessLostError, StoppedError, UserError
 from vgg.network.config import PRECISIONS
 from vgg.network.heads import HEADS
@@ -136,6 +137,7 @@ def add_train(commands: "Commands") -> None:
         help=f"how long, evaluation included (default from scratch: {DEFAULT_BUDGET:g})",
     )
     train.add_argument("--image-size", type=int, metavar="PX", help="default: chosen")
+    add_labels(train)
     train.add_argument("--seed", type=int, default=TrainOptions.seed, help="default: 0")
     train.add_argument("--out", type=Path, help="default: weights/NAME, as the folder's name")
     train.add_argument("--resume", action="store_true", help="go on with a killed training")
@@ -146,11 +148,27 @@ def add_train(commands: "Commands") -> None:
     add_json(train, run_train)
 
 
+def add_labels(command: Parser) -> None:
+    """Where the classes of a folder's pictures stand."""
+    command.add_argument(
+        "--labels",
+        metavar="FILE.csv|names",
+        help="a table of files and classes, or the files' own names (default: the sub-folders)",
+    )
+    command.add_argument(
+        "--classes",
+        choices=CLASSES,
+        default=TrainOptions.classes,
+        help="which folders of a tree are classes (default: top)",
+    )
+
+
 def add_models(commands: "Commands") -> None:
     """What is done with a finished model."""
     evaluate = commands.add_parser("evaluate", help="measure a model on a folder")
     evaluate.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
     evaluate.add_argument("--model", required=True)
+    add_labels(evaluate)
     add_json(evaluate, run_evaluate)
 
     export = commands.add_parser("export", help="write a model as files that work elsewhere")

@@ -30,6 +30,8 @@ def run_train(options: argparse.Namespace) -> int:
         epochs=options.epochs,
         budget_s=options.budget,
         image_size=options.image_size,
+        labels=options.labels,
+        classes=options.classes,
         seed=options.seed,
         device=options.device,
         precision=options.precision,
@@ -86,7 +88,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     with pictures_of(options.folder) as (root, _):
         with progress_line("files looked at") as tell:
-            index = scan_folder(root, least=1, on_progress=tell)
+            index = scan_folder(
+                root, least=1, labels=options.labels, classes=options.classes, on_progress=tell
+            )
+        for note in index.notes:
+            print(f"note: {note}", file=sys.stderr)
         model = load_model(options.model, weights_dir=options.weights_dir)
         check_trained(model.config, options.model)
         predictor = Predictor(model, options.device, options.precision)

@@ -70,7 +70,7 @@ def test_a_zip_of_class_folders_is_ready_to_scan(tmp_path: Path) -> None:
 def test_only_pictures_are_written_and_the_rest_is_named(tmp_path: Path) -> None:
     others = {"run.sh": b"#!", "cat/.a.png": png(), "__MACOSX/cat/0.png": png(), "inner.zip": b"P"}
     folder, skipped = open_zip(packed(PETS | others | {"owl/": b""}), tmp_path / "new")
-    assert {entry.file for entry in skipped} == others.keys()
+    assert {entry.file for entry in skipped} == {"run.sh", "cat/.a.png", "__MACOSX", "inner.zip"}
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert written == PETS.keys()
     assert (folder / "owl").is_dir()  # so that the scan says that this class is empty
@@ -347,3 +347,11 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'gone.zip' can't be unpacked here: No such file"):
         open_zip(tmp_path / "gone.zip", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_table_and_pictures_with_odd_names_come_out_of_a_zip(tmp_path: Path) -> None:
+    table = b"file,class\na,owl\nb.png,owl\nc,yak\nd,yak\n"
+    entries = {f"all/{name}": png() for name in ("a.png", "b.tmp", "c", "d.webp_large")}
+    folder, skipped = open_zip(packed(entries | {"all/labels.csv": table}), tmp_path / "new")
+    assert not skipped
+    assert scan_folder(folder).counts == {"owl": 2, "yak": 2}

@@ -288,6 +288,17 @@ def test_a_zip_is_trained_on_like_the_folder_in_it(shapes: Path, tmp_path: Path)
     assert Path(result.out).name == "shapes"
 
 
+def test_names_of_files_are_classes_where_that_is_asked_for(shapes: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in shapes.rglob("*.png"):
+        file.rename(flat / f"{file.parent.name}.{file.stem}.png")
+    result = train(flat, out=tmp_path / "model", epochs=1, labels="names", **TINY)
+    assert result.classes == SHAPES
+    split = json.loads((tmp_path / "model" / "split.json").read_text())
+    assert len(split["train"]) == 64
+
+
 def test_a_new_model_is_named_as_its_pictures(tmp_path: Path) -> None:
     home = tmp_path / "weights"
     assert default_out(tmp_path / "birds" / "train", home) == home / "birds"

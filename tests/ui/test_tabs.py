@@ -70,6 +70,21 @@ def test_a_zip_becomes_classes_outside_of_what_gradio_serves(drawn: Path, tmp_pa
     assert not found.folder.exists()
 
 
+def test_classes_may_come_from_the_names_of_files(drawn: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in drawn.rglob("*.png"):
+        shutil.copy(file, flat / f"{file.parent.name}_{file.stem}.png")
+    zipped = packed(flat, tmp_path)
+    with pytest.raises(ValueError, match="--labels names"):
+        picture_sets.from_zip(OWNER, zipped)
+    found = train_pictures.from_zip_or_folder(OWNER, zipped, "", "File names")
+    assert found is not None
+    assert found.index.counts == dict.fromkeys(sorted(p.name for p in drawn.iterdir()), 5)
+    assert found.told == {"labels": "names"}
+    picture_sets.forget(found)
+
+
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad.zip"
     with zipfile.ZipFile(bad, "w") as archive:

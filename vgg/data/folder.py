@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vgg.data.files import FileBytes
+from vgg.data.folder_names import CLASSES, LEAVES, TOP, parts_of
 from vgg.data.index import LAYOUT, FolderIndex, Part, Sample, build_index, class_key, pictures
 from vgg.data.labels import TABLES, Labels, by_names, by_table, classes_in_names
 from vgg.data.layout import Layout, understand
-from vgg.data.split_names import parts_of
 from vgg.data.walk import MAX_FILES, NO_PICTURE, Walk, looks_like_picture
 from vgg.errors import UserError
 
 NAMES = "names"  # as `labels`: the files' own names tell their classes
-TOP, LEAVES = CLASSES = ("top", "leaves")  # which folders of a tree are classes
 _BETWEEN = " - "  # of the names of folders in each other that are a class together
 
 
@@ -51,7 +50,7 @@ def scan_folder(
     - The classes may lie one or more folders down, where each folder on the way holds one folder
       only. Below a class, pictures may lie in folders of any name; `classes="leaves"` makes each of
       those a class. Names that differ in their case, or in spaces around, are one class.
-    - Folders by the usual names of a split (see `split_names`), the classes inside, are its parts.
+    - Folders by the usual names of a split (see `folder_names`), the classes inside, are its parts.
       `train` is learned from. `val` is measured on, or `test` where there is no `val`. Pictures in
       a part without class folders, or beside the parts, have no labels, and are not used.
     - `labels` is a table of files and classes, also one in the folder by its name, or `names` where

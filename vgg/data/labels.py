@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 
+from vgg.data.folder_names import parts_of
 from vgg.data.images import IMAGE_SUFFIXES
 from vgg.data.index import class_key
-from vgg.data.split_names import parts_of
 from vgg.errors import UserError
 
 MAX_TABLE_BYTES = 64 * 1024**2
@@ -136,7 +136,8 @@ class _Finder:
         self._ends: dict[str, Path | None] = {}  # None: of several files
         for file in files:
             path = _plain(name_of(file))
-            for name in {path, _without_ending(path)}:
+            odd = path.rpartition(".")[0] or path  # `cat.webp_large`
+            for name in {path, _without_ending(path), odd}:
                 self._whole[name] = file
                 parts = name.split("/")
                 for k in range(len(parts)):

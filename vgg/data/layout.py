@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vgg.data.split_names import is_to_be_asked, means_nothing, parts_of
+from vgg.data.folder_names import is_to_be_asked, means_nothing, parts_of
 from vgg.data.walk import Walk, looks_like_picture
 from vgg.errors import UserError
 

@@ -9,7 +9,7 @@ from vgg.data.files import FileBytes, digest_of, in_threads, reason_of
 from vgg.data.formats import kind_of
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size
 from vgg.data.index import Skipped, natural_order
-from vgg.data.litter import litter_of
+from vgg.data.litter import Litter, is_hidden
 from vgg.errors import StoppedError, UserError
 
 MAX_FILES = 1_000_000  # a folder with more is a slip, such as naming the whole disk
@@ -29,8 +29,16 @@ def _is_picture_inside(file: Path) -> bool:
         if not file.is_file():  # to open a pipe could mean to wait for ever
             return False
         with file.open("rb") as opened:
-            kind_of(opened.read(_MAGIC_BYTES))
-    except (OSError, ImageError):
+            return is_picture(opened.read(_MAGIC_BYTES))
+    except OSError:
+        return False
+
+
+def is_picture(head: bytes) -> bool:
+    """By the first bytes of a file."""
+    try:
+        kind_of(head)
+    except ImageError:
         return False
     return True
 
@@ -53,7 +61,7 @@ class Walk:
     ) -> None:
         self.root = root
         self._skipped: list[Skipped] = []
-        self._litter: dict[str, list[str]] = {}
+        self._litter = Litter()
         self._left = self._max_files = max_files
         self._links, self._linked = links, False
         self._followed: set[Path] = set()  # folders that links have led to
@@ -63,11 +71,7 @@ class Walk:
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """What was passed over, and why; what one system left behind is named once."""
-        once = [
-            Skipped(names[0], f"is left behind by {who}{_and_more(len(names) - 1)}")
-            for who, names in self._litter.items()
-        ]
-        return (*self._skipped, *once)
+        return (*self._skipped, *self._litter.skipped)
 
     def name(self, path: Path) -> str:
         """The path below the root, with `/`."""
@@ -101,8 +105,8 @@ class Walk:
         files: list[Path] = []
         for entry in sorted(found, key=lambda entry: natural_order(entry.name)):
             path = folder / entry.name
-            if who := litter_of(entry.name):
-                self._litter.setdefault(who, []).append(_as_text(self.name(path)))
+            if is_hidden(entry.name):
+                self._litter.takes(self.name(path).split("/"))
             elif reason := self._unfit(entry, path):
                 self.skip(path, reason)
             else:
@@ -136,7 +140,7 @@ class Walk:
         if self.root.is_relative_to(target):
             return "is a link to a folder that holds this one"
         inside = target.is_relative_to(self.root)
-        if inside and not any(map(litter_of, target.relative_to(self.root).parts)):
+        if inside and not any(map(is_hidden, target.relative_to(self.root).parts)):
             return "is a link to a folder that is looked through anyway"
         if target in self._followed:
             return "is a link to a folder that another link leads to"
@@ -204,10 +208,6 @@ class Walk:
                 if on_progress:
                     on_progress(done, len(files))
         return found
-
-
-def _and_more(count: int) -> str:
-    return f", as {'are' if count > 1 else 'is'} {count} more" if count else ""
 
 
 def _as_text(name: str) -> str:

@@ -20,8 +20,10 @@ from typing import BinaryIO
 
 from vgg.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from vgg.data.index import Skipped
-from vgg.data.litter import is_hidden
+from vgg.data.labels import TABLES
+from vgg.data.litter import Litter, is_hidden
 from vgg.data.names import ON_WINDOWS, windows_takes
+from vgg.data.walk import NO_PICTURE, is_picture
 from vgg.data.zip_names import names_of
 from vgg.errors import UserError
 
@@ -84,7 +86,7 @@ def open_zip(
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{into.name[:40]}-", dir=into.parent))
         skipped = _unpack(source, scratch, limits)
-        if not any(path.is_file() for path in scratch.rglob("*")):
+        if not any(p.is_file() and p.suffix.lower() not in TABLES for p in scratch.rglob("*")):
             raise _RefusedError("data.zip_empty")
         scratch.rename(into)
     except _RefusedError as error:
@@ -195,14 +197,17 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
         allowed = min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio)))
         budget = _Budget(allowed, limits.max_file_bytes)
         budget.check(sum(entry.file_size for entry in entries))
-        skipped = []
+        skipped, litter = [], Litter()
         for entry, names in zip(entries, parts, strict=True):
-            reason = _reason_to_skip(entry, names)
-            reason = reason or _write(archive, entry, folder.joinpath(*names), budget)
+            if litter.takes(names):
+                continue
+            reason = "has a name that Windows can't take; rename it in the zip"
+            if not ON_WINDOWS or all(map(windows_takes, names)):  # it would take another name
+                reason = _write(archive, entry, folder.joinpath(*names), budget)
             if reason:
                 name = "/".join(names).encode(errors="replace").decode()
                 skipped.append(Skipped(name, reason))
-    return tuple(skipped)
+    return (*skipped, *litter.skipped)
 
 
 class _Budget:
@@ -239,33 +244,27 @@ def _safe_parts(entry: zipfile.ZipInfo, name: str, max_depth: int) -> list[str]:
     return parts
 
 
-def _reason_to_skip(entry: zipfile.ZipInfo, names: list[str]) -> str | None:
-    if any(map(is_hidden, names)):
-        return "is hidden, or made by the system"
-    if not entry.is_dir() and Path(names[-1] if names else "").suffix.lower() not in IMAGE_SUFFIXES:
-        return "is not a picture, by the end of its name"
-    if ON_WINDOWS and not all(map(windows_takes, names)):  # it would take another name instead
-        return "has a name that Windows can't take; rename it in the zip"
-    return None
-
-
-def _write(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, budget: _Budget
-) -> str | None:
-    """Writes one entry, or says why it is left out."""
+def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, budget: _Budget) -> str:
+    """Writes one entry, or says why it is left out; empty where it is not. Known by its content is
+    what has an odd name; a table may tell the pictures' classes."""
+    known = path.suffix.lower() in IMAGE_SUFFIXES | TABLES
     try:
         if entry.is_dir():
             path.mkdir(parents=True, exist_ok=True)
-            return None
+            return ""
+        chunks = _chunks(archive, entry, budget)
+        first = next(chunks, b"")
+        if not known and not is_picture(first):
+            return NO_PICTURE
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
-            for chunk in _chunks(archive, entry, budget):
+            for chunk in (first, *chunks):
                 file.write(chunk)
-        return None
+        return ""
     except FileExistsError:
         return "has the name of another file in the zip"
     except _SkipError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return str(error)
     except OSError as error:
         if error.errno not in _NAME_ERRORS:

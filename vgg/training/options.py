@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vgg.data.folder_names import CLASSES, TOP
 from vgg.errors import UserError
 from vgg.network.config import (
     MAX_IMAGE_SIZE,
@@ -26,7 +27,8 @@ class TrainOptions:
 
     `model` is a spec as `load_model` takes it; `depth`, `batch_norm` and `width` describe a new
     network instead. `epochs` or `budget_s`, seconds from the call to the finished evaluation, say
-    how long. `augment` shows a network from scratch each picture a little changed.
+    how long. `augment` shows a network from scratch each picture a little changed. `labels` and
+    `classes` are as `scan_folder` takes them.
     """
 
     model: str | None = None
@@ -39,6 +41,8 @@ class TrainOptions:
     budget_s: float | None = None
     image_size: int | None = None
     augment: bool = True
+    labels: str | None = None
+    classes: str = TOP
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -46,6 +50,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError("training.mode", value=self.mode, choices=MODES)
+        if self.classes not in CLASSES:
+            raise UserError("data.classes", value=self.classes, choices=CLASSES)
         if self.precision not in PRECISIONS:
             raise UserError("device.precision", value=self.precision, choices=PRECISIONS)
         check_network(self.depth or 16, 2, self.head or "gap", self.width or 1.0)

@@ -266,7 +266,7 @@ def copies_of(held_out: int) -> int:
 def check_same_choices(before: dict[str, Any], options: TrainOptions) -> None:
     """Refuse to go on with a training under other choices: the result would be neither's."""
     for name, now in asdict(options).items():
-        if (was := before.get(name)) != now:
+        if (was := before.get(name, now)) != now:  # one that there was not then is as it was
             raise UserError("training.other_choices", name=name, before=was, now=now)
 
 

@@ -14,6 +14,7 @@ from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
 from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model, load_trunk
 from vgg.data.files import FileBytes
 from vgg.data.folder import scan_folder
+from vgg.data.folder_names import parts_of
 from vgg.data.index import Sample, Skipped
 from vgg.data.zips import open_zip
 from vgg.downloads import HubUnavailableError
@@ -29,7 +30,6 @@ from vgg.training.run import Run, TrainingEvent, check_same_choices, copies_of
 from vgg.training.scratch import train_scratch
 
 ON_A_TRUNK = ("probe", "finetune")  # modes that need a pretrained network
-PART_NAMES = {"train", "val", "valid", "test"}  # a folder of this name is named by the one above
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,8 @@ def _looked_at(run: Run, root: Path, left_out: tuple[Skipped, ...]) -> Dataset:
     contents = FileBytes()
     index = scan_folder(
         root,
+        labels=run.options.labels,
+        classes=run.options.classes,
         contents=contents,
         on_progress=lambda done, total: run.progress("scan", done, total),
         should_stop=run.should_stop,
@@ -191,7 +193,7 @@ def default_out(folder: Path, weights_dir: Path | None, *, resume: bool = False)
     """A folder for the model, named as the pictures', that is not there yet."""
     home = Path(weights_dir or default_weights_dir())
     source = folder.resolve()
-    while source.name.lower() in PART_NAMES:
+    while parts_of([source.name]):  # it is named by the folder above
         source = source.parent
     name = source.stem if source.is_file() else source.name
     taken = {STARTER, *IMAGENET_NAMES}

@@ -4,9 +4,9 @@ the sample. What was uploaded is copied to where Gradio serves nothing, and goes
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +20,31 @@ if TYPE_CHECKING:
     from vgg.data.index import FolderIndex
 
 SAMPLE_COUNT = 200  # drawings a class of the sample: drawn in a few seconds
+# Where the classes of pictures stand, and what `scan_folder` and a training are told of it.
+FOLDERS = "Folders"
+CLASSES_FROM: dict[str, dict[str, Any]] = {
+    FOLDERS: {},
+    "Deepest folders": {"classes": "leaves"},
+    "File names": {"labels": "names"},
+}
 PUBLIC_PICTURES = 3000  # that strangers may give a public page at once
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures to learn from, looked through. `owned`: a copy of ours that goes with the job."""
+    """Pictures to learn from, looked through. `owned`: a copy of ours that goes with the job;
+    `told` are the fields of `TrainOptions` that say where their classes stand."""
 
     folder: Path
     owned: bool
     name: str
     index: "FolderIndex"
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
-def from_zip(settings: Settings, file: str | None) -> PictureSet | None:
+def from_zip(
+    settings: Settings, file: str | None, classes_from: str = FOLDERS
+) -> PictureSet | None:
     """Unpack an uploaded zip, safely, into a folder that is not served."""
     if not file:
         return None
@@ -45,7 +56,7 @@ def from_zip(settings: Settings, file: str | None) -> PictureSet | None:
         limits = ZipLimits(max_entries=2 * PUBLIC_PICTURES, max_bytes=2 * 1024**3)
     with _new_folder() as scratch:
         folder, skipped = open_zip(Path(file), scratch / "pictures", limits=limits)
-        found = _looked_through(settings, folder, Path(file).stem, owned=True)
+        found = _looked_through(settings, folder, Path(file).stem, classes_from)
     return replace(found, index=replace(found.index, skipped=(*skipped, *found.index.skipped)))
 
 
@@ -66,24 +77,24 @@ def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureS
             for number, (path, _) in enumerate(pictures):
                 suffix = Path(path).suffix.lower()
                 shutil.copyfile(uploaded(path), folder / f"{number:04d}{suffix}")
-        return _looked_through(settings, scratch / "pictures", "my-classes", owned=True)
+        return _looked_through(settings, scratch / "pictures", "my-classes")
 
 
-def from_folder(settings: Settings, path: str) -> PictureSet | None:
+def from_folder(settings: Settings, path: str, classes_from: str = FOLDERS) -> PictureSet | None:
     """A folder of this machine; for the person who sits at it."""
     if not path.strip():
         return None
     if settings.public:
         raise UserError("ui.no_folder")
     folder = Path(path.strip()).expanduser()
-    return _looked_through(settings, folder, folder.resolve().name, owned=False)
+    return _looked_through(settings, folder, folder.resolve().name, classes_from, owned=False)
 
 
 def from_sample(settings: Settings) -> PictureSet:
     """Draw the sample shapes."""
     with _new_folder() as scratch:
         draw_folder(scratch / "shapes", count=SAMPLE_COUNT, seed=0)
-        return _looked_through(settings, scratch / "shapes", "shapes", owned=True)
+        return _looked_through(settings, scratch / "shapes", "shapes")
 
 
 def forget(pictures: PictureSet | None) -> None:
@@ -117,13 +128,21 @@ def _new_folder() -> Iterator[Path]:
         raise
 
 
-def _looked_through(settings: Settings, folder: Path, name: str, *, owned: bool) -> PictureSet:
+def _looked_through(
+    settings: Settings,
+    folder: Path,
+    name: str,
+    classes_from: str = FOLDERS,
+    *,
+    owned: bool = True,
+) -> PictureSet:
     from vgg.data.folder import scan_folder
 
-    index = scan_folder(folder)
+    told = CLASSES_FROM.get(classes_from, {})
+    index = scan_folder(folder, **told, links=not owned)
     if settings.public and len(index.samples) > PUBLIC_PICTURES:
         raise UserError("ui.many_pictures", most=PUBLIC_PICTURES, count=len(index.samples))
-    return PictureSet(folder, owned, name, index)
+    return PictureSet(folder, owned, name, index, told)
 
 
 def _link(source: str, target: str) -> None:

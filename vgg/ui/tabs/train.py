@@ -1,7 +1,7 @@
 """The Train tab: pictures, how, and watching it learn. The work itself runs in `server.jobs`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -94,6 +94,7 @@ class Handlers:
         with said():
             choice = choice_from_inputs(*inputs[self.values :])
             options = train_options.options_of(self.store, choice, *inputs[: self.values])
+            options = replace(options, **found.told)
             with lent(found) as folder:
                 job = self.jobs.submit(folder, label or found.name, options, owned=found.owned)
         known = [job.handle, *[other.handle for other in self.jobs.of(handles)]][:REMEMBERED]
@@ -211,11 +212,16 @@ def _wire_pictures(
 ) -> None:
     given = tab.given
     sources: list[tuple[Any, MakeSet, list[Any]]] = [
-        (given.zip_file.upload, from_zip, [given.zip_file]),
+        (given.zip_file.upload, from_zip, [given.zip_file, given.classes_from]),
         (given.use_boxes.click, train_pictures.from_filled_boxes, given.boxes),
-        (given.use_folder.click, from_folder, [given.folder]),
-        (given.folder.submit, from_folder, [given.folder]),
+        (given.use_folder.click, from_folder, [given.folder, given.classes_from]),
+        (given.folder.submit, from_folder, [given.folder, given.classes_from]),
         (given.sample.click, from_sample, []),
+        (
+            given.classes_from.input,
+            train_pictures.from_zip_or_folder,
+            [given.zip_file, given.folder, given.classes_from],
+        ),
     ]
     taken = [tab.pictures, given.about, tab.choices.name, *tab.steps]
     for listen, make, inputs in sources:

@@ -13,7 +13,15 @@ from vgg.ui import plots
 from vgg.ui.events import QUIET
 from vgg.ui.markup import note, quiet
 from vgg.ui.pictures import data_url
-from vgg.ui.server.picture_sets import SAMPLE_COUNT, PictureSet, from_boxes
+from vgg.ui.server.picture_sets import (
+    CLASSES_FROM,
+    FOLDERS,
+    SAMPLE_COUNT,
+    PictureSet,
+    from_boxes,
+    from_folder,
+    from_zip,
+)
 from vgg.ui.server.settings import Settings
 from vgg.ui.words import sentence
 
@@ -104,10 +112,20 @@ def from_filled_boxes(settings: Settings, *flat: Any) -> PictureSet | None:
     return from_boxes(settings, list(zip(flat[::2], flat[1::2], strict=True)))
 
 
+def from_zip_or_folder(
+    settings: Settings, file: str | None, path: str, classes_from: str
+) -> PictureSet | None:
+    """What was given already, where its classes come from elsewhere now."""
+    return from_zip(settings, file, classes_from) or from_folder(settings, path, classes_from)
+
+
 class GivenPictures:
     """The step's components, which `train.wire` makes work. `boxes`: name and gallery in turn."""
 
     def __init__(self, public: bool) -> None:
+        self.classes_from = gr.Radio(
+            list(CLASSES_FROM), value=FOLDERS, label="Classes come from", elem_id="train-classes"
+        )
         with gr.Tabs():
             with gr.Tab("Zip"):
                 gr.HTML(_ZIP_HELP)

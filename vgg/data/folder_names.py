@@ -1,8 +1,9 @@
-"""Names of split folders: `train`, `seg_train`, `Training_Data`, `valid`, `test-images`, …"""
+"""Names of folders: which mean parts of a split, `train`, `seg_train`, `valid`, `test-images`, …"""
 
 import re
 from collections.abc import Sequence
 
+TOP, LEAVES = CLASSES = ("top", "leaves")  # which folders of a tree are classes
 # Which part a word means: `val` chooses, `test` is the number. Neither is learned from.
 _WORDS = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
