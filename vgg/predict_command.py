@@ -163,17 +163,11 @@ def weights_time(weights: Path) -> float:
 
 def find_images(path: Path) -> Found:
     """A file as it is, or a folder's pictures in order; the second item says why there is none."""
-    from vgg.data.images import IMAGE_SUFFIXES
+    from vgg.data.walk import pictures_below
 
     if not path.is_dir():
         return [(path, None if path.exists() else str(UsageError("cli.no_file", path=path)))]
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.is_file()
-    ]
+    found = pictures_below(path)
     if not found:
         return [(path, str(UsageError("cli.no_pictures", path=path)))]
     return [(file, None) for file in found]

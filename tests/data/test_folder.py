@@ -13,6 +13,7 @@ from PIL import Image
 from vgg.data.files import FileBytes
 from vgg.data.folder import scan_folder
 from vgg.data.index import FolderIndex
+from vgg.data.walk import pictures_below
 from vgg.errors import StoppedError
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
@@ -400,3 +401,21 @@ def test_a_scan_of_20000_files_stops_within_a_second(whole: bool, tmp_path: Path
                 should_stop=lambda asked=asked: bool(asked),
             )
         assert time.monotonic() - asked[0] < 1
+
+
+@needs_links
+def test_pictures_of_a_folder_to_answer_are_found_as_those_to_learn_from(tmp_path: Path) -> None:
+    root = pets(tmp_path / "pets")
+    put(root, "@eaDir/1.png", "cat/.2.png", "n9151jpg", "a/" * 12 + "deep.png")
+    (root / "notes.txt").write_text("pets")
+    (root / "loop").symlink_to(root)
+    (root / "again.png").symlink_to(root / "n9151jpg")
+    found = [file.relative_to(root).as_posix() for file in pictures_below(root)]
+    deep = "a/" * 12 + "deep.png"
+    assert found == [
+        deep,
+        "cat/1.png",
+        "cat/2.png",
+        *(f"dog/{k}.png" for k in (1, 2, 3)),
+        "n9151jpg",
+    ]

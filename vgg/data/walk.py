@@ -1,6 +1,7 @@
 """A folder on the disk: its listings, what in it is passed over, and which files are pictures."""
 
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -43,6 +44,13 @@ def is_picture(head: bytes) -> bool:
     return True
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures in a folder and below, sorted, each once; less what systems leave behind."""
+    walk = Walk(folder.resolve(), max_depth=sys.getrecursionlimit() // 2)
+    files = walk.once(walk.files(walk.root))
+    return sorted(folder / walk.name(file) for file in files if looks_like_picture(file))
+
+
 class Walk:
     """Goes through a folder once and notes what it skips. `should_stop` is asked at every folder
     and every file; a `StoppedError` ends the walk then.
@@ -56,6 +64,7 @@ class Walk:
         root: Path,
         *,
         max_files: int = MAX_FILES,
+        max_depth: int = MAX_DEPTH,
         links: bool = True,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
@@ -63,6 +72,7 @@ class Walk:
         self._skipped: list[Skipped] = []
         self._litter = Litter()
         self._left = self._max_files = max_files
+        self._max_depth = max_depth
         self._links, self._linked = links, False
         self._followed: set[Path] = set()  # folders that links have led to
         self._should_stop = should_stop or bool
@@ -153,8 +163,8 @@ class Walk:
         if not keep:
             del self._listings[folder]
         for below in folders:
-            if depth == MAX_DEPTH:
-                self.skip(below, f"lies more than {MAX_DEPTH} folders below its class")
+            if depth == self._max_depth:
+                self.skip(below, f"lies more than {depth} folders below its class")
             else:
                 found = found + self.files(below, depth + 1, keep=keep)
         return found
