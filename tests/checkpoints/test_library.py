@@ -11,7 +11,6 @@ import torch
 from vgg import VGG, load_model
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.library import (
-    SAFE_SUFFIXES,
     bytes_of,
     clean_name,
     delete_model,
@@ -120,7 +119,7 @@ def test_a_zip_of_a_folder_of_ours_comes_in_with_its_names(
         archive.writestr("pets/metrics.json", json.dumps({"evaluation": "<script>"}))
         archive.writestr("pets/model.onnx", b"x")
         archive.writestr("__MACOSX/._model.safetensors", b"x")
-    out = import_model(file, home / "new", suffixes=SAFE_SUFFIXES)
+    out = import_model(file, home / "new", pickles=False)
     assert load_model(out).config == model.config
     assert same_weights(load_model(out), model)
     assert {p.name for p in out.iterdir()} == {"config.json", "model.safetensors"}
@@ -146,7 +145,7 @@ def test_weights_that_do_not_fit_their_config_are_refused(home: Path, tmp_path: 
 def test_other_files_are_refused_with_a_sentence(home: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("hello")
-    refused(home, text, "choose a file that ends in")
+    refused(home, text, "notes.txt is damaged, cut off or no file of weights")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
     refused(home, broken, "damaged, cut off or no file of weights")
@@ -173,11 +172,16 @@ def test_a_pickle_that_runs_code_is_not_opened(home: Path, tmp_path: Path) -> No
 def test_a_page_for_strangers_takes_no_pickle_at_all(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "given.pth"
     torch.save({}, file)
-    refused(home, file, "ends in .safetensors or .zip", suffixes=SAFE_SUFFIXES)
+    refused(home, file, "no .safetensors file; a public page opens no other", pickles=False)
+    file = file.rename(file.with_suffix(".safetensors"))  # what it is called changes nothing
+    refused(home, file, "no .safetensors file; a public page opens no other", pickles=False)
     packed = tmp_path / "given.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.write(file, "given.pth")
-    refused(home, packed, "no file that ends in .safetensors", suffixes=SAFE_SUFFIXES)
+    refused(home, packed, "no file that ends in .safetensors", pickles=False)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(file, "given.safetensors")
+    refused(home, packed, "no .safetensors file; a public page opens no other", pickles=False)
 
 
 def test_a_zip_that_grows_is_stopped_by_its_real_bytes(home: Path, tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from safetensors.torch import save
 
 from vgg.checkpoints import loading
 from vgg.checkpoints.folder import save_checkpoint
-from vgg.checkpoints.key_conversion import StateDict
+from vgg.checkpoints.head_layers import StateDict
+from vgg.checkpoints.known_files import imagenet_classes
 from vgg.checkpoints.loading import (
     default_weights_dir,
     find_config,
-    imagenet_classes,
     load_model,
     local_weights,
     own_models,
@@ -185,7 +185,7 @@ def test_errors_name_the_file_and_not_its_folder(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["vgg11_bn/", "vgg11_bn.pth", "vgg11_bn-6002323d.pth"])
+@pytest.mark.parametrize("place", ["vgg11_bn/", "vgg11_bn.pth"])
 def test_imagenet_weights_are_found_in_the_weights_folder(weights_dir: Path, place: str) -> None:
     model = small(1000, head="fc")
     if place.endswith("/"):

@@ -17,7 +17,7 @@ def inside_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The page with a model that has a film, and small stand-ins for two of the ImageNet models."""
     import vgg.training.film_recorder
     from vgg.checkpoints.folder import save_checkpoint
-    from vgg.checkpoints.loading import imagenet_classes
+    from vgg.checkpoints.known_files import imagenet_classes
     from vgg.data.shapes import draw_folder
     from vgg.network.config import Preprocessing
     from vgg.network.vgg import VGG

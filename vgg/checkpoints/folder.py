@@ -2,29 +2,39 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from vgg.checkpoints.file_names import CONFIG_FILE, WEIGHTS_FILE
-from vgg.checkpoints.key_conversion import StateDict, infer_config, to_ours, unwrap
-from vgg.data.names import ON_WINDOWS
+from vgg.checkpoints.config_beside import config_beside
+from vgg.checkpoints.contents import (
+    class_names,
+    is_finite,
+    joined_parts,
+    load_object,
+    looks_like_weights,
+    state_dicts,
+)
+from vgg.checkpoints.file_names import CONFIG_FILE, STANDARD_FILES, WEIGHTS_FILE, WEIGHTS_SUFFIXES
+from vgg.checkpoints.head_layers import StateDict
+from vgg.checkpoints.known_files import KnownFile, imagenet_classes, known_file
+from vgg.checkpoints.layers import Recognised, recognise
 from vgg.errors import UserError
-from vgg.network.config import ModelConfig, dump_config, read_config
+from vgg.network.config import ModelConfig, default_names, dump_config
 from vgg.network.vgg import VGG
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from disk: tensors under our names, and what they mean."""
+    """What was read from disk: tensors under our names, and what they mean. `notes` are sentences
+    on what was taken for what, for people."""
 
     state: StateDict
     config: ModelConfig
+    notes: tuple[UserError, ...] = ()
 
 
 def save_checkpoint(model: VGG, folder: Path, *, dtype: torch.dtype | None = None) -> Path:
@@ -62,27 +72,94 @@ def replacing(path: Path) -> Iterator[Path]:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint folder, or one file of weights with or without a `config.json` beside it.
 
-    Tensors of a safetensors file stay on disk, mapped into memory, until they are used; on Windows
-    they are read.
-    A `ValueError` names the file and what is wrong with it.
+    What the file is tells its content: see `vgg.checkpoints.contents` and `layers`. Tensors stay on
+    disk, mapped into memory, until they are used. A `UserError` names the file and what is wrong.
     """
     path = Path(path)
     file = weights_file(path) if path.is_dir() else path
-    config_file = file.with_name(CONFIG_FILE)
-    state = read_state(file)
+    with _naming(file):
+        config, note = config_beside(file, is_folders=path.is_dir())
+        loaded = load_object(file)
+        found, failure = _recognised(loaded)
+        belongs = path.is_dir() or file.name in STANDARD_FILES
+        if config and found is None and belongs:
+            return Checkpoint(state_dicts(loaded)[0], config)  # its check says what is wrong
+        if found is None:
+            raise failure
+        if config:
+            names = class_names(loaded, config.num_classes)
+            read = Checkpoint(found.state, _named(config, names))
+            if belongs or _fits(read):
+                return read
+            note = UserError("checkpoints.config_of_another")
+        names = class_names(loaded, found.config.num_classes)
+        read = _without_config(found, names, known_file(file))
+        return replace(read, notes=(*filter(None, [note]), *read.notes))
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Errors begin with the file's name, where they do not name it."""
     try:
-        config = read_config(config_file) if config_file.is_file() else infer_config(state)
+        yield
     except UserError as error:
+        if error.values.get("name") == file.name:
+            raise
         raise UserError("checkpoints.file", name=file.name, why=error) from error
-    return Checkpoint(state, config)
+
+
+def _recognised(loaded: object) -> tuple[Recognised | None, UserError]:
+    """The first state dict in it that is a VGG's, else what is wrong with the largest."""
+    singles, failures = state_dicts(loaded), []
+    for state in [*joined_parts(loaded), *singles]:
+        try:
+            return recognise(state), UserError("checkpoints.no_weights")
+        except UserError as error:
+            failures.append(error)
+    return None, failures[-len(singles)]
+
+
+def _without_config(
+    found: Recognised, names: tuple[str, ...], known: KnownFile | None
+) -> Checkpoint:
+    """What a file means that has no config: by its layers, and where everybody has it by its hash.
+    Where only the classifier is damaged the rest is a trunk."""
+    state, config = dict(found.state), found.config
+    if known:
+        config = replace(config, pretrained_cfg=known.preprocessing)
+        if known.blue_first:
+            state["features.0.weight"] = state["features.0.weight"].flip(1)
+        if config.num_classes == len(imagenet_classes()):
+            names = imagenet_classes()
+    trunk = {key: value for key, value in state.items() if key.startswith("features.")}
+    if all(is_finite(value) for key, value in state.items() if key not in trunk):
+        return Checkpoint(state, _named(config, names), found.notes)
+    config = replace(config, num_classes=0, head="gap", label_names=(), trained=False)
+    return Checkpoint(trunk, config, (UserError("checkpoints.trunk_alone"),))
+
+
+def _named(config: ModelConfig, names: tuple[str, ...]) -> ModelConfig:
+    """With these names, where there are any and its own are numbers."""
+    unnamed = config.label_names == default_names(config.num_classes)
+    return replace(config, label_names=names) if names and unnamed else config
+
+
+def _fits(checkpoint: Checkpoint) -> bool:
+    try:
+        _check_state(checkpoint.state, checkpoint.config)
+    except UserError:
+        return False
+    return True
 
 
 def weights_file(folder: Path) -> Path:
-    """The one file of weights in a folder."""
-    for name in (WEIGHTS_FILE, "pytorch_model.bin"):
+    """The one file of weights in a folder, whatever it is called."""
+    for name in STANDARD_FILES:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS_SUFFIXES and p.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = [file for file in files if looks_like_weights(file)]
+    found = found or [file for file in files if file.suffix.lower() in WEIGHTS_SUFFIXES]
     if len(found) == 1:
         return found[0]
     if found:
@@ -91,37 +168,12 @@ def weights_file(folder: Path) -> Path:
 
 
 def read_state(file: Path) -> StateDict:
-    """The tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file, under our names.
-
-    Pickles are read with `weights_only=True`: one that would run code is refused.
-    """
-    if file.suffix not in WEIGHTS_SUFFIXES:
-        raise UserError("checkpoints.suffix", name=file.name)
-    loaded = _load(file)
-    try:
-        return to_ours(unwrap(loaded))
-    except UserError as error:
-        raise UserError("checkpoints.file", name=file.name, why=error) from error
-
-
-def _load(file: Path) -> object:
-    """What the file holds, whatever that is."""
-    mapped = not ON_WINDOWS  # which lets nobody replace, rename or delete a mapped file
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(2)
-    except OSError as error:
-        raise UserError("checkpoints.unreadable", name=file.name, why=error.strerror) from error
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file) if mapped else load(file.read_bytes())
-        # Only the newer format, a zip file, can be mapped into memory.
-        is_zip = head == b"PK"
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
-    except Exception as error:  # a damaged pickle can fail with nearly any of them
-        if "GLOBAL" in str(error):  # torch's word for a class or function that it will not call
-            raise UserError("checkpoints.runs_code", name=file.name) from error
-        raise UserError("checkpoints.damaged", name=file.name) from error
+    """The tensors of a file of weights: under our names where they are a VGG's, else as they are.
+    A `UserError` names the file and says what it is."""
+    with _naming(file):
+        loaded = load_object(file)
+        found, _ = _recognised(loaded)
+        return found.state if found else state_dicts(loaded)[0]
 
 
 def build_model(
@@ -135,6 +187,9 @@ def build_model(
     Keys and shapes are checked first: a `ValueError` names the first that does not fit.
     """
     model = _check_state(checkpoint.state, checkpoint.config)
+    for key, value in checkpoint.state.items():
+        if not is_finite(value):
+            raise UserError("checkpoints.not_finite", key=key)
     target = dtype or torch.float32
     state = {
         key: value.to(device, target if value.is_floating_point() else None)

@@ -3,25 +3,38 @@
 `vgg.checkpoints.loading` finds a model; here its folder is changed.
 """
 
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
-from vgg.checkpoints.file_names import CONFIG_FILE, COPIES_FOLDER, EVENTS_FILE, METRICS_FILE
+from vgg.checkpoints.class_names import with_names
+from vgg.checkpoints.file_names import (
+    CONFIG_FILE,
+    COPIES_FOLDER,
+    EVENTS_FILE,
+    METRICS_FILE,
+    SAFE_SUFFIXES,
+    WEIGHTS_SUFFIXES,
+)
 from vgg.checkpoints.loading import STARTER
 from vgg.data.names import file_name
 from vgg.data.zips import ZipLimits, take_files
 from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
+from vgg.network.summary import Cost, cost_of
+
+log = logging.getLogger(__name__)
 
 MAX_NAME = 60
 MAX_CONFIG_BYTES = 4_000_000  # 100,000 class names fit
-SAFE_SUFFIXES = (".safetensors",)
-SUFFIXES = (*SAFE_SUFFIXES, ".pth", ".pt", ".bin")
+# Of a stranger's model on a public page: a VGG-19 at its own 224 pixels takes 600 MB and 20e9.
+PUBLIC_COST = Cost(bytes=700_000_000, macs=25_000_000_000)
 # One file of weights may have all of the zip, and hardly shrinks.
 LIMITS = ZipLimits(max_entries=10_000, max_bytes=4 * 1024**3, max_file_bytes=4 * 1024**3)
 
@@ -129,21 +142,25 @@ def import_model(
     file: Path,
     out: Path,
     *,
-    suffixes: Collection[str] = SUFFIXES,
     limits: ZipLimits = LIMITS,
+    pickles: bool = True,
+    most: Cost | None = None,
+    class_names: Sequence[str] = (),
+    on_note: Callable[[str], None] | None = None,
 ) -> Path:
     """Bring a checkpoint in as the new folder `out`: a file of weights, or a zip with one and its
     `config.json`.
 
-    Keys and shapes are checked against the config, or tell what the network is; pickles are read
-    as weights only. Nothing but weights and config is taken from a zip. `ValueError` says what is
-    wrong; then there is no folder.
+    What a file is tells its content, not its name. Keys and shapes are checked against the config,
+    or tell what the network is; pickles are read as weights only, and without `pickles` not at all.
+    Nothing but weights and config is taken from a zip. `most` bounds what the network may cost,
+    which is looked at before it is made. `class_names` are those of its outputs, where the file has
+    none; `on_note` gets sentences on what was taken for what. A `UserError` says what is wrong;
+    then there is no folder.
     """
-    from vgg.checkpoints.folder import build_model, is_half, read_checkpoint, save_checkpoint
+    from vgg.checkpoints import folder
+    from vgg.checkpoints.contents import is_safetensors, is_torch_zip
 
-    suffix = file.suffix.lower()
-    if suffix not in (*suffixes, ".zip"):
-        raise UserError("checkpoints.no_checkpoint", name=file.name, suffixes=(*suffixes, ".zip"))
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -151,23 +168,46 @@ def import_model(
     except OSError as error:
         raise UserError("checkpoints.no_place", why=error.strerror) from error
     try:
-        source = file
-        if suffix == ".zip":
+        source = weights = file
+        if (is_zipfile(file) or file.suffix.lower() == ".zip") and not is_torch_zip(file):
             source = scratch / "given"
             source.mkdir()
+            suffixes = WEIGHTS_SUFFIXES if pickles else SAFE_SUFFIXES
             take_files(file, (CONFIG_FILE,), suffixes, source, limits=limits)
             config = source / CONFIG_FILE
             if config.is_file() and config.stat().st_size > MAX_CONFIG_BYTES:
                 raise UserError("checkpoints.large_config", config=CONFIG_FILE, name=file.name)
-        model = build_model(read_checkpoint(source))
+            weights = folder.weights_file(source)
+        if not pickles and not is_safetensors(weights):
+            raise UserError("checkpoints.no_pickles", name=weights.name)
+        read = folder.read_checkpoint(source)
+        if most:
+            check_cost(read.config, most)
+        for note in read.notes:
+            (on_note or log.warning)(str(note))
+        model = folder.build_model(replace(read, config=with_names(read.config, class_names)))
         import torch
 
-        save_checkpoint(model, scratch / "made", dtype=torch.float16 if is_half(model) else None)
+        half = torch.float16 if folder.is_half(model) else None
+        folder.save_checkpoint(model, scratch / "made", dtype=half)
         return (scratch / "made").rename(out)
     except OSError as error:
         raise UserError("checkpoints.not_kept", name=file.name, why=error.strerror) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_cost(config: ModelConfig, most: Cost) -> None:
+    """A `UserError` for a model that would take more of everybody's machine."""
+    cost = cost_of(config)
+    if cost.bytes > most.bytes or cost.macs > most.macs:
+        raise UserError(
+            "checkpoints.costly",
+            megabytes=cost.bytes / 1e6,
+            macs=cost.macs / 1e9,
+            most_megabytes=most.bytes / 1e6,
+            most_macs=most.macs / 1e9,
+        )
 
 
 def check_free(folder: Path) -> None:
@@ -176,6 +216,14 @@ def check_free(folder: Path) -> None:
         raise UserError("checkpoints.reserved", name=folder.name)
     if folder.exists():
         raise UserError("checkpoints.taken", name=folder.name)
+
+
+def plain_name(file: Path) -> str:
+    """A file's name without its endings: `cats.pth.tar` is `cats`."""
+    name = file.name
+    while (ending := Path(name).suffix).lower() in (*WEIGHTS_SUFFIXES, ".zip"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def clean_name(name: str) -> str:

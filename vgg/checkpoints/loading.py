@@ -3,11 +3,16 @@
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vgg.checkpoints.class_names import with_names
+from vgg.checkpoints.config_beside import config_beside
+from vgg.checkpoints.file_names import STANDARD_FILES, WEIGHTS_FILE
+from vgg.checkpoints.known_files import imagenet_classes, is_torchvisions
 from vgg.downloads import (
     HUB_PREFIX,
     DownloadProgress,
@@ -16,7 +21,7 @@ from vgg.downloads import (
     imagenet_repository,
 )
 from vgg.errors import UserError
-from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
+from vgg.network.config import IMAGENET_NAMES, ModelConfig
 
 if TYPE_CHECKING:
     import torch
@@ -71,13 +76,6 @@ def _places(weights_dir: Path | None) -> list[Path]:
     return [home] if chosen or home == SHIPPED else [home, SHIPPED, PACKAGED]
 
 
-@cache
-def imagenet_classes() -> tuple[str, ...]:
-    """ImageNet's 1000 class names in the order of the outputs; all differ."""
-    file = Path(__file__).with_name("imagenet_classes.txt")
-    return tuple(file.read_text(encoding="utf-8").splitlines())
-
-
 def load_model(
     spec: str | Path,
     *,
@@ -85,12 +83,14 @@ def load_model(
     dtype: "torch.dtype | None" = None,
     weights_dir: Path | None = None,
     on_progress: DownloadProgress | None = None,
+    class_names: Sequence[str] = (),
 ) -> "VGG":
     """The model that `spec` names, in eval mode, with `.config`.
 
     `spec`: `vgg11` … `vgg19_bn` (ImageNet), `starter`, a folder or file of weights, the name of a
-    folder in `weights_dir`, or `hf-hub:owner/name`. `dtype` None means float32. A `ValueError` says
-    what is wrong and what there is.
+    folder in `weights_dir`, or `hf-hub:owner/name`. `dtype` None means float32. `class_names` are
+    those of its outputs, where the file has none. A `ValueError` says what is wrong and what there
+    is.
 
         load_model("starter")
         load_model("hf-hub:timm/vgg16.tv_in1k", device="cuda", dtype=torch.float16)
@@ -102,7 +102,9 @@ def load_model(
     if isinstance(device, str):
         device = choose_device(device)
     found = read_checkpoint(path)
-    config = name_classes(str(spec), found.config)
+    for note in found.notes:
+        log.warning("%s: %s", path.name, note)
+    config = with_names(name_classes(str(spec), found.config), class_names)
     try:
         return build_model(Checkpoint(found.state, config), device=device, dtype=dtype)
     except UserError as error:
@@ -194,13 +196,15 @@ def name_classes(spec: str, config: ModelConfig) -> ModelConfig:
 
 
 def _imagenet_file(name: str, folder: Path) -> Path | None:
-    """`weights/vgg16/`, `weights/vgg16.pth`, or torchvision's own `vgg16-397923af.pth`."""
+    """`weights/vgg16/`, `weights/vgg16.pth`, or a file known to be torchvision's, such as
+    `vgg16-397923af.pth`, whatever it is called."""
     if (folder / name).is_dir():
         return folder / name
     for suffix in (".safetensors", ".pth", ".pt"):
         if (file := folder / f"{name}{suffix}").is_file():
             return file
-    return next(iter(sorted(folder.glob(f"{name}-*.pth"))), None)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next((file for file in files if is_torchvisions(file, name)), None)
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,9 @@ def available_models(weights_dir: Path | None = None) -> list[ListedModel]:
     return found
 
 
-def find_config(spec: str | Path, *, weights_dir: Path | None = None) -> ModelConfig:
+def find_config(
+    spec: str | Path, *, weights_dir: Path | None = None, class_names: Sequence[str] = ()
+) -> ModelConfig:
     """The config of the model that `spec` names, without loading its weights.
 
     An ImageNet model that is not here is described by formula, not fetched.
@@ -244,15 +250,23 @@ def find_config(spec: str | Path, *, weights_dir: Path | None = None) -> ModelCo
         path = cached_weights(name)
         if path is None:
             names = imagenet_classes()
-            return ModelConfig(name, len(names), label_names=names, trained=True)
+            config = ModelConfig(name, len(names), label_names=names, trained=True)
+            return with_names(config, class_names)
     if path is None:
         path = find_weights(name, weights_dir=weights_dir)
-    file = (path if path.is_dir() else path.parent) / "config.json"
-    if file.is_file():
-        return name_classes(name, read_config(file))
+    return with_names(name_classes(name, _config_of(path)), class_names)
+
+
+def _config_of(path: Path) -> ModelConfig:
+    """The config of a folder or file of weights; the weights are looked at where no config of a
+    VGG lies beside them, or where it may be another file's."""
+    if path.is_dir() or path.name in STANDARD_FILES:
+        config, _ = config_beside(path / WEIGHTS_FILE if path.is_dir() else path, is_folders=True)
+        if config:
+            return config
     from vgg.checkpoints.folder import read_checkpoint
 
-    return name_classes(name, read_checkpoint(path).config)
+    return read_checkpoint(path).config
 
 
 def own_models(weights_dir: Path | None = None) -> list[str]:

@@ -117,6 +117,25 @@ def count_macs(config: ModelConfig, size: int | None = None) -> int:
     return total
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What one answer takes: bytes of weights and of maps, in 32 bits, and multiplications."""
+
+    bytes: int
+    macs: int
+
+
+def cost_of(config: ModelConfig, size: int | None = None) -> Cost:
+    """The cost of one picture of `size` x `size` pixels, by formula: of the maps those of the layer
+    that holds most. `size` defaults to the config's own."""
+    side = size or config.pretrained_cfg.size
+    maps = [
+        (inputs + outputs) * (side >> stage) ** 2
+        for stage, inputs, outputs in convolution_sizes(config.depth, config.width)
+    ]
+    return Cost(4 * (count_parameters(config) + max(maps)), count_macs(config, size))
+
+
 def describe_count(count: float) -> str:
     """138357544 → `138 M`; 7634 → `7.63 k`: three digits at most, for people."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vgg.checkpoints.loading import imagenet_classes
+from vgg.checkpoints.known_files import imagenet_classes
 from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, architecture_name, depth_and_norm
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from gradio.utils import get_upload_folder
 
+from vgg.checkpoints.class_names import split_names
 from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import (
-    LIMITS,
-    SAFE_SUFFIXES,
-    SUFFIXES,
+    PUBLIC_COST,
     ModelFacts,
     bytes_of,
     delete_model,
     facts_of,
     import_model,
     losses,
+    plain_name,
     rename_model,
 )
 from vgg.checkpoints.loading import STARTER, find_config
@@ -169,17 +169,34 @@ def delete(store: ModelStore, choice: Choice) -> None:
         shutil.rmtree(found.path.parent, ignore_errors=True)  # named as the model's name here
 
 
-def bring_in(store: ModelStore, jobs: Jobs, file: str, name: str) -> str:
-    """Import an uploaded checkpoint; returns what the page calls it."""
-    given = Path(file)
-    out, key = jobs.place_for(name.strip() or given.stem)
-    if store.settings.public:
-        jobs.make_room()
-        import_model(given, out, suffixes=SAFE_SUFFIXES, limits=PUBLIC_LIMITS)
-        store.private.keep(key, out)
-        return key
-    import_model(given, out, suffixes=SUFFIXES, limits=LIMITS)
-    return out.name
+def bring_in(
+    store: ModelStore,
+    jobs: Jobs,
+    file: str,
+    name: str,
+    *,
+    class_names: str = "",
+    on_note: Callable[[str], None] | None = None,
+) -> str:
+    """Import an uploaded checkpoint; returns what the page calls it. `class_names` are typed, one a
+    line or between commas; `on_note` gets sentences on what was taken for what."""
+    given, names = Path(file), split_names(class_names)
+    out, key = jobs.place_for(name.strip() or plain_name(given))
+    if not store.settings.public:
+        import_model(given, out, class_names=names, on_note=on_note)
+        return out.name
+    jobs.make_room()
+    import_model(
+        given,
+        out,
+        limits=PUBLIC_LIMITS,
+        pickles=False,
+        most=PUBLIC_COST,
+        class_names=names,
+        on_note=on_note,
+    )
+    store.private.keep(key, out)
+    return key
 
 
 def export(

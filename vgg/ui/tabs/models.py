@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.checkpoints.library import SAFE_SUFFIXES, SUFFIXES
+from vgg.checkpoints.file_names import SAFE_SUFFIXES
 from vgg.errors import UserError
 from vgg.ui import sidebar
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
@@ -90,14 +90,23 @@ class Handlers:
             model_actions.delete(self.store, choice_from_inputs(*inputs))
         return picked(self.store.first_name)
 
-    def do_import(self, brought: Any, file: str | None, name: str) -> tuple[Any, ...]:
+    def do_import(
+        self, brought: Any, file: str | None, name: str, class_names: str
+    ) -> tuple[Any, ...]:
         with said():
             if not file:
                 raise UserError("ui.choose_file")
-            made = model_actions.bring_in(self.store, self.jobs, file, name or "")
+            made = model_actions.bring_in(
+                self.store,
+                self.jobs,
+                file,
+                name or "",
+                class_names=class_names or "",
+                on_note=gr.Info,
+            )
         public = self.store.settings.public
         keys = [made, *self._known(brought, [])][:REMEMBERED] if public else []
-        return [self.store.private.handle(key) for key in keys], None, "", picked(made)
+        return [self.store.private.handle(key) for key in keys], None, "", "", picked(made)
 
     def _known(self, brought: Any, trained: Any) -> list[str]:
         """The models that the browser has the keys of."""
@@ -141,15 +150,21 @@ class ModelsTab:
 
     def _lay_out_import(self, public: bool) -> None:
         gr.HTML("<h2>Import a checkpoint</h2>")
-        endings = [*(SAFE_SUFFIXES if public else SUFFIXES), ".zip"]
+        kinds = f"{SAFE_SUFFIXES[0]}{'' if public else ', .pth or any other file of weights'}"
         self.upload = gr.File(
-            label=f"{', '.join(endings[:-1])}, or a zip with one and its config.json",
-            file_types=endings,
+            label=f"{kinds}, or a zip with one and its config.json",
+            file_types=[*SAFE_SUFFIXES, ".zip"] if public else None,  # its content tells what it is
             height=176,
             elem_id="model-import",
         )
         self.import_name = gr.Textbox(
             label="Name of the model", placeholder="as the file", elem_id="import-name"
+        )
+        self.import_classes = gr.Textbox(
+            label="Class names",
+            info="One a line or between commas, where the file has none",
+            placeholder="cat, dog, owl",
+            elem_id="import-classes",
         )
         self.import_button = gr.Button("Import", elem_id="import-button")
 
@@ -179,8 +194,8 @@ def wire(page: Page, tab: ModelsTab) -> None:
     tab.yes.click(handlers.do_delete, choice, session.picked, **QUIET)
     tab.import_button.click(
         handlers.do_import,
-        [session.models, tab.upload, tab.import_name],
-        [session.models, tab.upload, tab.import_name, session.picked],
+        [session.models, tab.upload, tab.import_name, tab.import_classes],
+        [session.models, tab.upload, tab.import_name, tab.import_classes, session.picked],
         show_progress_on=tab.import_button,
         **PRIVATE,
     )
