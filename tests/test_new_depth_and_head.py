@@ -18,8 +18,9 @@ from vgg.network.config import IMAGENET_NAMES, STAGES, ModelConfig
 from vgg.network.heads import HEADS
 from vgg.network.summary import count_parameters, stages_of
 from vgg.network.vgg import VGG
+from vgg.ui.server.model_downloads import Downloads
 from vgg.ui.server.model_store import IMAGENET, NEW, ModelStore
-from vgg.ui.sidebar import on_model, on_part
+from vgg.ui.sidebar import Handlers
 from vgg.ui.tabs.inside import layer_table
 
 
@@ -85,8 +86,8 @@ def test_a_new_depth_has_no_pretrained_weights_in_any_list(tmp_path: Path) -> No
     draw_folder(tmp_path / "shapes", count=3, seed=0)
     with pytest.raises(ValueError, match="no pretrained weights of depth 14"):
         train(tmp_path / "shapes", depth=14, mode="probe", out=tmp_path / "out")
-    store = ModelStore()
-    shown = on_part(store, IMAGENET, 14, True, 1000, 1.0, "fc")
+    page = Handlers(ModelStore(), Downloads(ModelStore()))
+    shown = page.part_changed(IMAGENET, 14, True, 1000, 1.0, "fc")
     assert shown[0] == NEW  # on the page another depth of ImageNet's is a new network
-    shown = on_model(store, IMAGENET, 14, True, 5, 1.0, "fc")
+    shown = page.model_changed(IMAGENET, 14, True, 5, 1.0, "fc")
     assert shown[1] in (11, 13, 16, 19)
