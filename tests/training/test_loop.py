@@ -4,6 +4,7 @@ on with. Shown on the CPU."""
 import copy
 import gc
 import weakref
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from vgg.network.vgg import VGG
 from vgg.training import learner
 from vgg.training.recipe import Recipe, TooLittleMemoryError, new_optimizer
-from vgg.training.throughput import seconds_per_picture
+from vgg.training.throughput import MEASURED_BATCHES, seconds_per_picture
 
 
 class Forgetful(VGG):
@@ -31,6 +32,17 @@ class Forgetful(VGG):
             Forgetful.failed = weakref.ref(maps)
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return super().forward(x)
+
+
+class Turns(AbstractContextManager[None]):
+    """A lock that counts how often it was taken."""
+
+    taken = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def test_the_average_of_a_large_network_follows_in_epochs_of_few_steps(
@@ -58,10 +70,12 @@ def test_after_out_of_memory_nothing_of_the_failed_batch_stays() -> None:
 
 def test_the_pace_is_measured_with_as_many_pictures_as_fit() -> None:
     SmallMemory.largest = 0
+    turns = Turns()
     each = seconds_per_picture(
-        network(kind=SmallMemory), Recipe(), torch.float32, dark_and_bright(32)
+        network(kind=SmallMemory), Recipe(), torch.float32, dark_and_bright(32), lock=turns
     )
     assert SmallMemory.largest == 8
+    assert turns.taken >= MEASURED_BATCHES, "each step takes its turn on the device"
     assert 0 < each < 1
     with pytest.raises(TooLittleMemoryError, match="smaller image size"):
         seconds_per_picture(network(kind=NoMemory), Recipe(batch_size=16), torch.float32)

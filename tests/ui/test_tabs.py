@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from vgg.checkpoints.loading import STARTER
 from vgg.data.images import read_image
@@ -231,6 +232,23 @@ def test_held_out_figures_are_those_of_the_training(trained: ModelStore) -> None
     metrics = json.loads((home / "mine" / "metrics.json").read_text())
     assert found.document["accuracy"] == metrics["accuracy"]
     assert f"of {metrics['held_out']} pictures" in evaluate.summary(found.document)
+
+
+def test_an_evaluation_takes_its_turn_on_the_device(
+    trained: ModelStore, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, lock = trained.predictor("mine"), trained.device_lock
+    answer, turns = predictor.probabilities, []
+
+    def watched(pixels: Tensor) -> Tensor:
+        turns.append(lock._given - lock._served)  # those who have it or wait for it
+        return answer(pixels)
+
+    monkeypatch.setattr(predictor, "probabilities", watched)
+    found = picture_sets.from_folder(OWNER, str(drawn))
+    assert found is not None
+    evaluate.measure(trained, "mine", found)
+    assert turns == [1] * -(-len(found.index.samples) // predictor.batch_size)
 
 
 def test_a_cell_opens_its_pictures_the_surest_mistake_first(trained: ModelStore) -> None:

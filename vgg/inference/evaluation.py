@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,13 +190,14 @@ def evaluate(
     *,
     on_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    lock: AbstractContextManager[Any] | None = None,
 ) -> Evaluation:
     """Measure a model on a folder with one sub-folder a class, matched to its classes by name.
 
     Of a folder that is split into train, val and test, only the part that is not learned from
     counts. Pictures of classes that the model does not know are counted apart. Unreadable ones are
-    skipped. `on_progress` gets pictures done and pictures in all. A `ValueError` says why there is
-    nothing to measure.
+    skipped. `on_progress` gets pictures done and pictures in all. `lock` is held while a batch is
+    on the device. A `ValueError` says why there is nothing to measure.
     """
     index = folder
     if not isinstance(index, FolderIndex):
@@ -231,7 +232,8 @@ def evaluate(
             skipped += [(s.name, item.error) for item, s in pairs if item.error]
             if good:
                 pixels = torch.stack([pixels for pixels, _ in good])
-                probs.append(predictor.probabilities(pixels).numpy())
+                with lock or nullcontext():
+                    probs.append(predictor.probabilities(pixels).numpy())
                 targets += [number[names[sample.label]] for _, sample in good]
                 paths += [sample.name for _, sample in good]
             if on_progress:

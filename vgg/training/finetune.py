@@ -317,7 +317,7 @@ class _Tuning:
         network = self._tuned(frozen)
         count = RECIPE.batch_size // 2
         pictures = kind(noise, torch.zeros(count, dtype=torch.int64), torch.arange(count))
-        return seconds_per_picture(network, RECIPE, self.run.dtype, pictures)
+        return seconds_per_picture(network, RECIPE, self.run.dtype, pictures, lock=self.run.lock)
 
     def _epochs(self, each: float, before: float) -> tuple[float, float]:
         """How many there is time for, after `before` seconds of other work, and until when."""

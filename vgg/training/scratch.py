@@ -131,9 +131,9 @@ def choose_network(run: Run, dataset: Dataset, like: ModelConfig | None) -> Mode
 
         def epochs_of(config: ModelConfig) -> float:
             network = new_network(config, 0).to(run.device).to(memory_format=torch.channels_last)
-            return time_left / (
-                effort * seconds_per_picture(network, recipe_for(config, train), run.dtype)
-            )
+            recipe = recipe_for(config, train)
+            each = seconds_per_picture(network, recipe, run.dtype, lock=run.lock)
+            return time_left / (effort * each)
 
         free_size = options.image_size is None
         config = affordable(config, train, epochs_of, free_size=free_size, free_width=free_width)
@@ -261,7 +261,7 @@ def _plan(
     """How many pictures to show, and until when at the latest; says so where it is new."""
     if run.options.epochs:
         return run.options.epochs * len(train), None
-    each = seconds_per_picture(network, recipe, run.dtype)
+    each = seconds_per_picture(network, recipe, run.dtype, lock=run.lock)
     reserve += EVALUATION_COST * each * len(held_out) + (0.02 + ENDING) * (run.seconds or 0)
     left = max(0.0, run.left - reserve)
     epoch = each * (len(train) + EVALUATION_COST * len(held_out))

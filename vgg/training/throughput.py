@@ -3,7 +3,9 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -17,12 +19,20 @@ MEASURED_BATCHES, MEASURED_SECONDS = 3, 0.5  # the first is slower and does not 
 
 
 def seconds_per_picture(
-    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures | None = None
+    model: VGG,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    pictures: Pictures | None = None,
+    *,
+    lock: AbstractContextManager[Any] | None = None,
 ) -> float:
     """How long learning from one picture takes now, measured on a copy, with `pictures` for a
-    batch or with noise; with fewer at once where the device's memory is small."""
+    batch or with noise; with fewer at once where the device's memory is small. `lock` is held for
+    one batch at a time; to wait for it is not counted."""
     pictures = pictures or noise(model.config.pretrained_cfg.size, recipe.batch_size)
-    while (seconds := _seconds_a_step(model, recipe, dtype, pictures)) is None:
+    while (
+        seconds := _seconds_a_step(model, recipe, dtype, pictures, lock or nullcontext())
+    ) is None:
         if len(pictures) < 4:
             raise TooLittleMemoryError("training.memory")
         if next(model.parameters()).device.type == "cuda":
@@ -32,7 +42,11 @@ def seconds_per_picture(
 
 
 def _seconds_a_step(
-    model: VGG, recipe: Recipe, dtype: torch.dtype, pictures: Pictures
+    model: VGG,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    pictures: Pictures,
+    lock: AbstractContextManager[Any],
 ) -> float | None:
     """None where the device's memory is too small for so many pictures."""
     distributed.barrier()
@@ -43,9 +57,10 @@ def _seconds_a_step(
             return None
         step = _step_of(learner)
         while distributed.any_of(len(took) < MEASURED_BATCHES or sum(took) < MEASURED_SECONDS):
-            began = time.monotonic()
-            step()
-            took.append(time.monotonic() - began)
+            with lock:
+                began = time.monotonic()
+                step()
+                took.append(time.monotonic() - began)
     except torch.OutOfMemoryError:
         if distributed.world() > 1:  # the others are in the middle of the step
             raise

@@ -46,7 +46,8 @@ def measure(
     """Evaluate a model on a folder of pictures."""
     from vgg.inference.evaluation import evaluate
 
-    found = evaluate(store.predictor(model), pictures.index, on_progress=on_progress)
+    predictor, lock = store.predictor(model), store.device_lock
+    found = evaluate(predictor, pictures.index, on_progress=on_progress, lock=lock)
     return Measured(found.to_json(), pictures.index.root, model)
 
 
