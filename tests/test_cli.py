@@ -66,7 +66,7 @@ def printed(capsys: Capture, *arguments: str | Path) -> str:
 
 
 def table(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
         return list(csv.reader(opened))
 
 

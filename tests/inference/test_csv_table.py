@@ -37,7 +37,7 @@ def write_broken(file: Path, key: str, count: int, done: int = 0) -> None:
 
 
 def table(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
         return list(csv.reader(opened))
 
 
@@ -55,6 +55,22 @@ def test_a_run_that_broke_off_is_gone_on_with_to_the_same_table(tmp_path: Path) 
         assert file.read_bytes() == whole.read_bytes()
         file.unlink()
         assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_a_spreadsheet_opens_the_table_as_it_is_meant(tmp_path: Path) -> None:
+    """UTF-8 by the mark at the front, nothing as a formula, names with commas and quotes whole."""
+    names = ["=1+1.png", "+1.png", "-1.png", "@a.png", "고양이.png", 'a, "b".png', "a=b.png"]
+    for done in range(len(names) + 1):
+        file = tmp_path / f"{done}.csv"
+        with pytest.raises(KeyboardInterrupt), write_rows(file, 1, key=KEY) as keep:
+            list(keep(broken(answers(names[:done]))))
+        assert rows_done(file, 1, KEY, names) == done
+        with write_rows(file, 1, key=KEY, done=done) as keep:
+            list(keep(answers(names[done:])))
+        assert file.read_bytes()[:3] == b"\xef\xbb\xbf"
+        assert file.read_bytes().count(b"\xef\xbb\xbf") == 1
+        cells = [row[0] for row in table(file)[1:]]
+        assert cells == [*(f"'{name}" for name in names[:4]), *names[4:]]
 
 
 def test_a_full_disk_leaves_the_rows_of_the_run_before(small_disk: Path) -> None:

@@ -628,8 +628,8 @@ def test_several_pictures_give_a_table_and_a_csv_as_the_command_line_writes_it(
     command_line(["predict", *map(str, asked), "--top-k", "2", "--csv", str(tmp_path / "out.csv")])
     capsys.readouterr()
     with (
-        Path(updated(download)["value"]).open(newline="", encoding="utf-8") as ours,
-        (tmp_path / "out.csv").open(newline="", encoding="utf-8") as theirs,
+        Path(updated(download)["value"]).open(newline="", encoding="utf-8-sig") as ours,
+        (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as theirs,
     ):
         expected = [[Path(row[0]).name, *row[1:]] for row in csv.reader(theirs)]
         assert list(csv.reader(ours)) == expected

@@ -1,5 +1,6 @@
 """The CSV table of predictions: a row a picture, gone on with where a run was broken off.
 
+Spreadsheets open it as it is meant: a mark at the front says UTF-8, and no cell is a formula.
 Rows go into a part beside the table, which takes the table's name once all are in it.
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 KEY_LENGTH = 12
+ENCODING = "utf-8-sig"  # with a mark at the front, without which Excel takes the code page
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would work out
 Rows = Iterable[dict[str, Any]]  # `image`, `top`, `error`, as the command line's JSON has them
 
 
@@ -25,7 +28,14 @@ def header(places: int) -> list[str]:
 def csv_row(row: dict[str, Any], places: int) -> list[str]:
     """The cells under `header(places)`."""
     cells = [cell for p in row["top"] for cell in (p["class"], f"{p['probability']:.6f}")]
-    return [row["image"], *cells, *[""] * (2 * places - len(cells)), row["error"] or ""]
+    cells = [row["image"], *cells, *[""] * (2 * places - len(cells)), row["error"] or ""]
+    return [harmless(cell) for cell in cells]
+
+
+def harmless(cell: str) -> str:
+    """A cell that a spreadsheet shows and does not work out: with an apostrophe before what would
+    be a formula, as people write it there."""
+    return f"'{cell}" if cell.startswith(_FORMULAS) else cell
 
 
 def key_of(asked: Any, files: Iterable[Path]) -> str:
@@ -40,7 +50,7 @@ def key_of(asked: Any, files: Iterable[Path]) -> str:
 
 def rows_done(file: Path, places: int, key: str, images: Sequence[str]) -> int:
     """How many rows a broken run with this key left: those of the first so many `images`."""
-    written = [image.encode("utf-8", "backslashreplace").decode() for image in images]
+    written = [harmless(i).encode("utf-8", "backslashreplace").decode() for i in images]
     return len(_whole_rows(_part(file, key), places, written))
 
 
@@ -85,7 +95,7 @@ def write_rows(
 def _begin(part: Path, rows: list[list[str]]) -> None:
     """Replaces the part at once, so that a kill leaves its rows."""
     fresh = part.with_name(f"{part.name}.new")
-    with fresh.open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+    with fresh.open("w", newline="", encoding=ENCODING, errors="backslashreplace") as opened:
         csv.writer(opened).writerows(rows)
     fresh.replace(part)
 
@@ -102,7 +112,7 @@ def _escaped(name: str) -> str:
 def _whole_rows(part: Path, places: int, images: Sequence[str] | None = None) -> list[list[str]]:
     """The rows that were written whole, as long as they are those of `images`."""
     try:
-        text = part.read_bytes().decode("utf-8")
+        text = part.read_bytes().decode(ENCODING)
     except (OSError, ValueError):
         return []
     text = text[: text.rfind("\n") + 1]  # the last line may be cut off

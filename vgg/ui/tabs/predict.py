@@ -10,6 +10,7 @@ import gradio as gr
 
 from vgg.checkpoints.loading import STARTER
 from vgg.data.images import IMAGE_SUFFIXES, ImageError
+from vgg.inference.csv_table import ENCODING
 from vgg.ui import heatmap
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
@@ -89,7 +90,7 @@ class Handlers:
             return show_answer(answers[0], run), *no_table()
         text = note("summary", f"{len(answers)} pictures") + run_line(run)
         table = gr.Dataframe(rows(answers), visible=True)
-        csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode())
+        csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode(ENCODING))
         return text, table, gr.DownloadButton(value=csv_file, visible=True)
 
     def answer_drawing(
