@@ -129,6 +129,37 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and what is kept of pictures go into this test's own folder."""
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VGG_STUDIO_WEIGHTS_DIR", str(tmp_path / "weights"))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `shapes` with ten pictures of each of eight classes, 40 pixels a side."""
+    from vgg.data.shapes import draw_folder
+
+    folder = tmp_path_factory.mktemp("drawn") / "shapes"
+    draw_folder(folder, count=10, size=40)
+    return folder
+
+
+@pytest.fixture
+def own_shapes(drawn: Path, tmp_path: Path) -> Path:
+    """The same, to be changed at will."""
+    return Path(shutil.copytree(drawn, tmp_path / "shapes"))
+
+
+@pytest.fixture
+def trunk(tmp_path: Path) -> Path:
+    """A checkpoint of a trunk that never learned."""
+    from trainings import untaught
+
+    return untaught(tmp_path / "trunk")
+
+
 @pytest.fixture(scope="session")
 def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder with two tiny models of our own, the newest of them called `pets`."""

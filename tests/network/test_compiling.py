@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from test_predictor import pictures, predictor, small, table
-from test_trainer import dark_and_bright, network
 from torch import Tensor
 from torch.nn import functional as F
+from trainings import dark_and_bright, network
 
 from vgg.network import compiling as module
 from vgg.network.compiling import compiled
 from vgg.network.vgg import VGG
+from vgg.training.learner import Learner
 from vgg.training.loop import TrainLoop
 from vgg.training.recipe import Recipe
 
@@ -125,9 +126,8 @@ def test_what_a_predictor_has_compiled_fits_its_pictures(compilations: list[int]
 
 def test_what_a_training_has_compiled_fits_its_batches(compilations: list[int]) -> None:
     some_pictures = dark_and_bright()
-    recipe = Recipe(batch_size=16)
-    run = TrainLoop(network(), some_pictures, some_pictures, 64, recipe, 0, torch.float32)
-    run.compile()
+    learner = Learner(network(), some_pictures, 64, Recipe(batch_size=16))
+    learner.compile()
     assert len(compilations) == 1
-    run.one_epoch()
+    TrainLoop(learner, some_pictures).one_epoch()
     assert len(compilations) == 1

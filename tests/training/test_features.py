@@ -23,10 +23,7 @@ from vgg.training.features import Trunk, extract, with_head
 CFG = Preprocessing(input_size=(3, 32, 32), crop_mode="border", crop_pct=1.0)
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_places")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Facts about fine-tuning: never worse than the probe, only the upper stages move, it can be
 stopped, killed and repeated, and says why it did what it did."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
+from trainings import events_in, json_in, same_weights, untaught
 
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.loading import load_model
@@ -19,7 +20,7 @@ from vgg.data.images import read_image
 from vgg.data.shapes import SHAPES, draw_folder
 from vgg.data.transforms import normalise, to_uint8
 from vgg.inference.predictor import Predictor
-from vgg.network.config import ModelConfig, Preprocessing
+from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
 from vgg.training import finetune, logistic
 from vgg.training.cached_maps import ActivationCache, CachedPictures, Zoomed, zoom
@@ -31,13 +32,9 @@ from vgg.training.trainer import TrainResult, train
 
 CPU = torch.device("cpu")
 CFG = Preprocessing(input_size=(3, 64, 64), crop_mode="border", crop_pct=1.0)
-STARTER = Path(__file__).resolve().parents[2] / "weights" / "starter"
+STARTER = ROOT / "weights" / "starter"
 
-
-@pytest.fixture(autouse=True)
-def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VGG_STUDIO_WEIGHTS_DIR", str(tmp_path / "weights"))
+pytestmark = pytest.mark.usefixtures("own_places")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +45,7 @@ def _few_strengths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(logistic, "STRENGTHS", (0.1, 0.01))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty pictures of each of eight shapes."""
     folder = tmp_path_factory.mktemp("drawn") / "shapes"
@@ -66,22 +63,6 @@ def network(head: str = "stages", *, batch_norm: bool = True) -> VGG:
 
 
 @pytest.fixture
-def trunk(tmp_path: Path) -> Path:
-    return untaught(tmp_path / "trunk")
-
-
-def untaught(folder: Path, width: float = 0.06) -> Path:
-    """A checkpoint of a network that never learned: much is left for its stages to learn."""
-    torch.manual_seed(0)
-    model = VGG(11, 0, width=width, head="gap")
-    model(torch.randn(16, 3, 32, 32))
-    model.config = ModelConfig(
-        "vgg11_bn", 0, "gap", width, pretrained_cfg=Preprocessing(input_size=(3, 32, 32))
-    )
-    return save_checkpoint(model.eval(), folder)
-
-
-@pytest.fixture
 def last_stage_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a large network on a CPU."""
     monkeypatch.setattr(finetune, "LIGHT_MACS", 0)
@@ -89,20 +70,6 @@ def last_stage_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tune(folder: Path, trunk: Path, out: Path, **choices: Any) -> TrainResult:
     return train(folder, model=str(trunk), out=out, **{"mode": "finetune", **choices})
-
-
-def metrics_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    return [event for event in events if event["kind"] == kind]
-
-
-def same(a: Path, b: Path) -> bool:
-    one, other = load_model(a).state_dict(), load_model(b).state_dict()
-    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 # The network that is tuned
@@ -220,7 +187,7 @@ def test_stages_learn_what_the_last_layer_alone_can_not(tmp_path: Path) -> None:
     for name in set(SHAPES) - {"circle", "star"}:
         shutil.rmtree(drawn / name)
     result = tune(drawn, untaught(tmp_path / "trunk", 0.125), out, epochs=20, seed=2)
-    metrics = metrics_in(out)
+    metrics = json_in(out, "metrics")
     assert result.mode == metrics["kept"] == "finetune"
     assert metrics["accuracy_finetune"] == result.accuracy
     assert result.accuracy > metrics["accuracy_probe"]
@@ -232,7 +199,7 @@ def test_stages_learn_what_the_last_layer_alone_can_not(tmp_path: Path) -> None:
     model = load_model(out)
     assert model.config.head == "stages"
     assert model.config.temperature == metrics["temperature"]
-    split = json.loads((out / "split.json").read_text())
+    split = json_in(out, "split")
     predictor = Predictor(model, "cpu", "fp32")
     answers = predictor.predict([drawn / name for name in split["held_out"]], top_k=1)
     found = [answer.class_names[0] for answer in answers]
@@ -248,9 +215,9 @@ def test_the_last_stage_alone_is_tuned_from_outputs_that_are_computed_once(
 ) -> None:
     out = tmp_path / "model"
     tune(drawn, trunk, out, epochs=2, head=head)
-    metrics = metrics_in(out)
+    metrics = json_in(out, "metrics")
     assert metrics["accuracy"] == max(metrics["accuracy_probe"], metrics["accuracy_finetune"])
-    learned = len(json.loads((out / "split.json").read_text())["train"])
+    learned = len(json_in(out, "split")["train"])
     seen = events_in(out, "features")[-1]
     assert seen["done"] == seen["total"] == 240 + learned  # all, and mirror images to learn from
 
@@ -266,7 +233,7 @@ def test_fully_connected_layers_stay_while_the_last_stage_learns(
     model.config = replace(model.config, pretrained_cfg=Preprocessing(input_size=(3, 32, 32)))
     given = save_checkpoint(model.eval(), tmp_path / "fc")
     tune(drawn, given, tmp_path / "out", epochs=2, head="fc")
-    assert metrics_in(tmp_path / "out")["epochs_of_finetune"] == 2
+    assert json_in(tmp_path / "out", "metrics")["epochs_of_finetune"] == 2
     tuned = load_model(tmp_path / "out")
     assert tuned.config.head == "fc"
     assert torch.allclose(tuned.classifier[0].weight, model.classifier[0].weight, atol=1e-3)
@@ -275,7 +242,7 @@ def test_fully_connected_layers_stay_while_the_last_stage_learns(
 @pytest.mark.slow
 def test_the_starter_can_be_tuned_too(drawn: Path, tmp_path: Path) -> None:
     result = tune(drawn, STARTER, tmp_path / "model", epochs=1)
-    assert result.accuracy >= metrics_in(tmp_path / "model")["accuracy_probe"]
+    assert result.accuracy >= json_in(tmp_path / "model", "metrics")["accuracy_probe"]
     assert load_model(tmp_path / "model").config.width == 0.25
 
 
@@ -286,9 +253,9 @@ def test_the_probe_is_kept_where_tuning_made_it_worse(
     monkeypatch.setattr(finetune, "RECIPE", replace(finetune.RECIPE, lr=3.0))
     result = tune(drawn, trunk, tmp_path / "tuned", epochs=1)
     probe = tune(drawn, trunk, tmp_path / "probe", mode="probe")
-    assert result.mode == metrics_in(tmp_path / "tuned")["kept"] == "probe"
+    assert result.mode == json_in(tmp_path / "tuned", "metrics")["kept"] == "probe"
     assert result.accuracy == probe.accuracy
-    assert same(tmp_path / "tuned", tmp_path / "probe")
+    assert same_weights(tmp_path / "tuned", tmp_path / "probe")
 
 
 def test_the_probe_is_kept_where_the_loss_explodes(
@@ -297,7 +264,7 @@ def test_the_probe_is_kept_where_the_loss_explodes(
     monkeypatch.setattr(finetune, "RECIPE", replace(finetune.RECIPE, lr=1e30))
     result = tune(drawn, trunk, tmp_path / "model", epochs=2)
     assert result.mode == "probe"
-    assert result.accuracy == metrics_in(tmp_path / "model")["accuracy_probe"]
+    assert result.accuracy == json_in(tmp_path / "model", "metrics")["accuracy_probe"]
     told = [event["message"] for event in events_in(tmp_path / "model", "warning")]
     assert any("learning rate" in sentence for sentence in told)
     assert any("failed" in sentence for sentence in told)
@@ -319,7 +286,7 @@ def test_a_stop_keeps_the_better_of_probe_and_the_best_epoch_so_far(
     )
     assert result.stopped
     assert len(epochs) == 2
-    metrics = metrics_in(out)
+    metrics = json_in(out, "metrics")
     assert result.accuracy == max(metrics["accuracy_probe"], metrics["accuracy_finetune"])
     assert load_model(out).config.trained
 
@@ -329,13 +296,9 @@ def test_a_stop_before_the_stages_learned_leaves_the_probe(
 ) -> None:
     seen: list[str] = []
     result = tune(
-        drawn,
-        trunk,
-        tmp_path / "model",
-        epochs=50,
+        drawn, trunk, tmp_path / "model", epochs=50, should_stop=lambda: "split" in seen,
         on_event=lambda event: seen.append(event["kind"]),
-        should_stop=lambda: "split" in seen,
-    )
+    )  # fmt: skip
     assert result.stopped
     assert result.mode == "probe"
     assert "stopped before the trunk was tuned" in result.notes[-1]
@@ -372,8 +335,11 @@ def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(
     before, after = events_in(whole, "epoch"), events_in(broken, "epoch")
     for name in ("loss", "accuracy", "held_out_loss", "held_out"):
         assert [event[name] for event in before] == [event[name] for event in after]
-    assert metrics_in(whole)["accuracy_finetune"] == metrics_in(broken)["accuracy_finetune"]
-    assert same(whole, broken)
+    assert (
+        json_in(whole, "metrics")["accuracy_finetune"]
+        == json_in(broken, "metrics")["accuracy_finetune"]
+    )
+    assert same_weights(whole, broken)
     assert not (broken / "state.pt").exists()
 
 
@@ -440,8 +406,8 @@ def test_with_a_budget_the_shelf_is_filled_while_the_features_are_computed(
     tune(drawn, trunk, tmp_path / "model", budget_s=60, augment=False)
     totals = [event["total"] for event in events_in(tmp_path / "model", "features")]
     assert set(totals) == {240}
-    assert metrics_in(tmp_path / "model")["trunk_runs"] == 240
-    assert metrics_in(tmp_path / "model")["epochs_of_finetune"] == 2
+    assert json_in(tmp_path / "model", "metrics")["trunk_runs"] == 240
+    assert json_in(tmp_path / "model", "metrics")["epochs_of_finetune"] == 2
 
 
 @pytest.mark.slow
@@ -451,7 +417,7 @@ def test_auto_tunes_where_there_are_pictures_and_time_and_says_so(
     monkeypatch.setattr(finetune, "MOST_ZOOMED", 2)
     monkeypatch.setattr(finetune, "LEAST_ZOOMED", 1)
     result = tune(drawn, trunk, tmp_path / "model", mode="auto", budget_s=60)
-    metrics = metrics_in(tmp_path / "model")
+    metrics = json_in(tmp_path / "model", "metrics")
     assert result.accuracy == max(metrics["accuracy_probe"], metrics["accuracy_finetune"])
     assert any("24 pictures a class" in note and "enough to tune" in note for note in result.notes)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import SmallMemory, dark_and_bright, network, run_fit
 from torch import Tensor
 from torch.nn import functional as F
+from trainings import SmallMemory, dark_and_bright, network, run_fit
 
 from vgg.network.vgg import VGG
 from vgg.training import learner
@@ -105,18 +105,10 @@ def test_a_first_step_that_overflows_in_fp16_leaves_no_trace() -> None:
 
 
 def test_a_training_in_fp16_goes_on_from_a_state_that_fp32_left() -> None:
-    states: list[dict[str, Any]] = []
-    model = network()
-    run_fit(
-        model,
-        4,
-        Recipe(batch_size=16),
-        on_epoch=lambda epoch, state: states.append(copy.deepcopy(state())),
-    )
+    states, recipe = [], Recipe(batch_size=16)
+    run_fit(network(), 4, recipe, on_epoch=lambda _, state: states.append(copy.deepcopy(state())))
     assert states[1]["scaler"] == {}
-    fitted = run_fit(
-        network(), 4, Recipe(batch_size=16), resume=states[1], dtype=torch.float16, seed=0
-    )
+    fitted = run_fit(network(), 4, recipe, resume=states[1], dtype=torch.float16)
     assert fitted.epochs == 4
     assert fitted.accuracy == 1
 
@@ -124,7 +116,7 @@ def test_a_training_in_fp16_goes_on_from_a_state_that_fp32_left() -> None:
 def test_a_state_from_another_layout_is_laid_out_as_the_weights_are() -> None:
     states: list[dict[str, Any]] = []
 
-    def keep(epoch: Any, state: Any) -> None:
+    def keep(_: Any, state: Any) -> None:
         states.append(copy.deepcopy(state()))
 
     recipe = Recipe(batch_size=16)
