@@ -7,6 +7,8 @@ from contextlib import suppress
 
 from vgg.errors import UserError
 
+USUAL_PIXELS = 64_000_000  # 256 MB once decoded
+LARGE_PIXELS = 256_000_000  # of a picture that is reduced while it is read
 MAX_ASPECT = 100  # long side over short side; beyond it, scaling the short side up explodes
 
 _MAGIC = {
@@ -44,6 +46,7 @@ def kind_of(data: bytes) -> str:
     """The format, by the first bytes; what is no picture to us is named as well as can be."""
     if not data:
         raise ImageError("data.empty")
+    data = data[:4096]
     for magic, kind in _MAGIC.items():
         if data.startswith(magic):
             return kind
@@ -60,12 +63,11 @@ def kind_of(data: bytes) -> str:
         if brands & _HEIF_BRANDS:
             return "HEIF"
         what = ImageError("data.film")
-    head = data[:4096]
     with suppress(UnicodeDecodeError):
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # lets the last letter be cut in two
-        if re.search(rb"<svg[\s>]", head):
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # lets the last letter be cut in two
+        if re.search(rb"<svg[\s>]", data):
             what = ImageError("data.svg")
-        elif b"\0" not in head:
+        elif b"\0" not in data:
             what = what or ImageError("data.text")
     raise ImageError("data.foreign", what=what or ImageError("data.unknown"))
 

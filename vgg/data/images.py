@@ -14,7 +14,6 @@ No global setting of Pillow is used or changed, so many threads may read at once
 never imports torch.
 """
 
-import math
 import re
 import stat
 import struct
@@ -23,10 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageMath
+from PIL import Image
 
+from vgg.data.colours import to_rgb as to_rgb
+from vgg.data.colours import upright
 from vgg.data.decoding import decoded_apart, size_apart, wants_worker
+from vgg.data.formats import USUAL_PIXELS, kind_of, scale_for
 from vgg.data.formats import ImageError as ImageError  # handed on: this is the door
+from vgg.data.large import read_mapped_tiff, read_reduced
 from vgg.data.readers import open_picture
 from vgg.data.tiff import directory
 
@@ -37,33 +40,27 @@ IMAGE_SUFFIXES = frozenset({
     ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".avif", ".heic", ".heif", ".hif",
 })
 # fmt: on
-MAX_PIXELS = 64_000_000  # 256 MB once decoded
 MAX_FILE_BYTES = 256 * 1024 * 1024
 HEADER_BYTES = 64 * 1024  # what `probe_size` reads first
 
 _ORIENTATION = 274  # the tag's number in EXIF and TIFF
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def read_image(
     source: str | Path | bytes | BinaryIO,
     *,
     min_side: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = USUAL_PIXELS,
     apart: bool | None = None,
 ) -> Image.Image:
     """Reads the first frame of a picture: RGB, uint8, upright, without notes, clear parts white.
 
     With `min_side` (pixels) a JPEG is decoded at a half, quarter or eighth of its size, as small
     as its shorter side stays at least `min_side`: several times faster. Other formats come whole.
+
+    A picture of more than `max_pixels` comes reduced, as little as it takes: a JPEG by the decoder,
+    a PNG, TIFF, HEIC or AVIF of up to 256 million strip by strip, or else where memory allows. With
+    fewer `max_pixels` than usual only a JPEG does.
 
     16-bit grey is scaled by its full range: 65535 is white. Grey of 32-bit numbers (TIFF, PFM)
     is taken as 0 to 1 (fractions only), 0 to 255 or 0 to 65535, the first that holds all values;
@@ -77,6 +74,8 @@ def read_image(
     half-grey picture would get a false answer.
     """
     with _plain_errors(source):
+        if isinstance(source, str | Path) and _is_large_tiff(Path(source), apart):
+            return read_mapped_tiff(Path(source), min_side, max_pixels)
         data = _read(source)
         if wants_worker(data, apart):
             return decoded_apart(data, min_side, max_pixels)
@@ -86,16 +85,30 @@ def read_image(
 def decoded(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
     """The picture for `read_image`. Raises nearly anything: see `reason`."""
     image, _ = open_picture(data, max_pixels, min_side)
-    image.load()
-    rgb = to_rgb(image)
-    if (orientation := _orientation(image.info)) in _TRANSPOSE:
-        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    if image.width * image.height > max_pixels:
+        rgb = read_reduced(data, image, scale_for(*image.size, min_side, max_pixels))
+    else:
+        image.load()
+        rgb = to_rgb(image)
+    rgb = upright(rgb, _orientation(image.info))
     rgb.info.clear()
     return rgb
 
 
+def _is_large_tiff(path: Path, apart: bool | None) -> bool:
+    """Whether a file is a TIFF that must be read from the disk, on a machine of one's own."""
+    try:
+        if path.stat().st_size <= MAX_FILE_BYTES or not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            head = file.read(4)
+        return kind_of(head) == "TIFF" and not wants_worker(head, apart)
+    except (OSError, ValueError):  # which is said when it is read
+        return False
+
+
 def probe_size(
-    source: str | Path | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes | BinaryIO, *, max_pixels: int = USUAL_PIXELS
 ) -> tuple[int, int]:
     """Width and height in pixels, upright, from the header: quick enough for 100,000 files.
 
@@ -209,41 +222,3 @@ def _orientation(info: Mapping[str | tuple[int, int], Any]) -> int:
     xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
     found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
     return int(found[1]) if found else 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB picture, of the same size, from any mode: deep grey is scaled and clear parts are
-    white, as `read_image` says."""
-    if image.mode[0] in "IF":
-        image = _deep_grey_to_8_bit(image)
-    if not image.has_transparency_data:
-        if image.mode == "RGB":  # `convert` would copy it, of a large photograph 200 MB
-            return image._new(image.im)
-        return image.convert("RGB")
-    image = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
-
-
-def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits (modes I;16 and kin, I, F) as mode L, or LA if partly see-through."""
-    sixteen_bit = image.mode.startswith("I;16")
-    deep = image.convert("I") if sixteen_bit else image
-    low, high = deep.getextrema()
-    assert isinstance(low, int | float)  # one band
-    assert isinstance(high, int | float)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ImageError("data.infinite")
-    if sixteen_bit:
-        low, high = 0, 65535
-    elif low >= 0:
-        tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-        low, high = next(((0, top) for top in tops if high <= top), (low, high))
-    scale = 255 / (high - low or 1)
-    grey = deep.point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
-    key = image.info.get("transparency")
-    if sixteen_bit and key is not None:
-        opaque = ImageMath.lambda_eval(lambda bands: (bands["deep"] != key) * 255, deep=deep)
-        grey.putalpha(opaque.convert("L"))
-    return grey

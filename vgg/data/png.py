@@ -2,17 +2,18 @@
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
-from PIL import PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from vgg.data.formats import ImageError
 
 MAX_CHUNKS = 250_000  # 8 kB of pixels in each, as libpng writes them, make 2 GB
 MAX_NOTE_BYTES = 1024 * 1024  # of one note; EXIF has less
 MAX_NOTES_BYTES = 16 * 1024 * 1024  # of all together
+_PIECE_BYTES = 256 * 1024
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"IHDR", b"PLTE", b"tRNS")
 _EXIF_AS_TEXT = b"Raw profile type exif"  # ImageMagick's way, in hexadecimal
@@ -116,6 +117,91 @@ def _read_note(name: bytes, content: bytes, notes: dict[str | tuple[int, int], b
     elif label == _EXIF_AS_TEXT:
         notes[_EXIF_AS_TEXT.decode()] = text.decode("latin-1")
     return len(text)
+
+
+def png_strips(data: bytes, rows: int) -> Iterator[Image.Image] | None:
+    """The picture from top to bottom, in strips of `rows`; None where it is interlaced.
+
+    Each strip is made a small PNG, so that Pillow undoes the filters and reads all modes as always.
+    A filter looks at the row above: it goes in front, as it came out.
+    """
+    parts = walk(data)
+    if parts.cut:
+        raise EOFError
+    return None if parts.header[6] else _strips(parts, rows)
+
+
+def _strips(parts: PngParts, rows: int) -> Iterator[Image.Image]:
+    width, height, bits, colour, *_ = parts.header
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    length = -(-width * bits * samples // 8)  # bytes of a row
+    unpacked = _Unpacked(parts.pixels)
+    chunks = dict(parts.chunks)
+    # Filters work on bytes. Pillow has 8 bits for each in the end, but for deep grey.
+    high_only = bits == 16 and colour != 0
+    if high_only and colour == 2 and b"tRNS" in chunks:
+        key = struct.unpack(">3H", chunks[b"tRNS"])
+        chunks[b"tRNS"] = struct.pack(">3H", *(value >> 8 for value in key))
+    as_bytes = bits == 8 or high_only
+    above = bytes(length // 2 if high_only else length)
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        filtered = unpacked.take(count * (length + 1))
+        if high_only:
+            filtered = _high_bytes(filtered, count)
+        stored = b"\0" + above + filtered
+        if as_bytes:
+            strip = _small(width, count + 1, 8, colour, chunks, stored)
+            above = strip.crop((0, count, width, count + 1)).tobytes()
+            yield strip.crop((0, 1, width, count + 1))
+            continue
+        # Two grey bytes are filtered as a pixel of two colours is, pixels of a few bits as bytes.
+        two = bits == 16
+        plain = _small(width if two else length, count + 1, 8, 4 if two else 0, {}, stored)
+        raw = plain.tobytes()
+        above = raw[-length:]
+        lines = (raw[k : k + length] for k in range(length, len(raw), length))
+        yield _small(width, count, bits, colour, chunks, b"".join(b"\0" + line for line in lines))
+
+
+def _small(
+    width: int, height: int, bits: int, colour: int, chunks: dict[bytes, bytes], rows: bytes
+) -> Image.Image:
+    header = struct.pack(">2I5B", width, height, bits, colour, 0, 0, 0)
+    image = open_png(packed(chunks | {b"IHDR": header}, [zlib.compress(rows, 0)]))
+    image.load()
+    return image
+
+
+def _high_bytes(filtered: bytes, count: int) -> bytes:
+    """Rows of 16-bit values, each behind the byte that names its filter, as 8-bit ones."""
+    length = len(filtered) // count
+    rows = (filtered[k : k + length] for k in range(0, len(filtered), length))
+    return b"".join(row[:1] + row[1::2] for row in rows)
+
+
+class _Unpacked:
+    """What a zlib stream in pieces holds, so many bytes at a time."""
+
+    def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
+        # Small ones: what is left of one is copied each time.
+        self._pieces = (
+            piece[k : k + _PIECE_BYTES]
+            for piece in pieces
+            for k in range(0, len(piece), _PIECE_BYTES)
+        )
+        self._zlib = zlib.decompressobj()
+
+    def take(self, count: int) -> bytes:
+        taken, left = [], count
+        while left:
+            given = self._zlib.unconsumed_tail or next(self._pieces, b"")
+            part = self._zlib.decompress(given, left)
+            if not part and not given:
+                raise EOFError
+            taken.append(part)
+            left -= len(part)
+        return b"".join(taken)
 
 
 def packed(chunks: dict[bytes, bytes], pixels: Sequence[bytes | memoryview]) -> bytes:

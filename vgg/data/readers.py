@@ -11,18 +11,19 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
-from vgg.data.formats import ImageError, check_size, kind_of
+from vgg.data.formats import LARGE_PIXELS, USUAL_PIXELS, ImageError, check_size, kind_of
 from vgg.data.jpeg import open_jpeg
 from vgg.data.png import open_png
 from vgg.data.pnm import open_pnm, pnm_size
-from vgg.data.tiff import pixels_of_tiff
+from vgg.data.tiff import open_tiff
 
 MAX_BLOCKS = 250_000  # of the notes in a GIF, 255 bytes each
 MAX_BOXES = 10_000  # of an AVIF or HEIC, side by side; a handful in most
+PIXELS_A_BYTE = 8300  # what zlib packs into a byte of a white sheet
+_REDUCED = ("PNG", "TIFF", "HEIF", "AVIF")  # kinds that are read with more pixels than come out
 MAX_RLE_PIXELS = 4_000_000  # of a packed BMP, which is unpacked in Python
 
 
@@ -33,7 +34,8 @@ def open_picture(
 
     Its pixels are decoded later, but for those of a PNM, which come now or, `header_only`, never.
     """
-    match kind_of(data):
+    kind = kind_of(data)
+    match kind:
         case "JPEG":
             return open_jpeg(data, min_side, max_pixels)
         case "PNG":
@@ -41,7 +43,7 @@ def open_picture(
         case "GIF":
             image = _open_gif(data, max_pixels)
         case "TIFF":
-            image = TiffImagePlugin.TiffImageFile(BytesIO(pixels_of_tiff(data)))
+            image = open_tiff(data, max_pixels)
         case "WEBP":
             image = _open_webp(data, max_pixels)
         case "BMP":
@@ -54,7 +56,10 @@ def open_picture(
             image = _open_avif(data)
         case _:
             image = _open_heif(data)
-    check_size(*image.size, max_pixels)
+    large = kind in _REDUCED and max_pixels >= USUAL_PIXELS
+    # A small file can't hold so much; what it claims is for its reader's memory.
+    most = max(max_pixels, min(LARGE_PIXELS, PIXELS_A_BYTE * len(data))) if large else max_pixels
+    check_size(*image.size, most)
     return image, image.size
 
 
