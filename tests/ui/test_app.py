@@ -31,7 +31,6 @@ from vgg.ui.app import device_line, launch_options
 from vgg.ui.server.choice import IMAGENET, NEW, Choice, choice_from_inputs, imagenet_choice
 from vgg.ui.server.model_downloads import Downloads
 from vgg.ui.server.model_store import (
-    KEPT_MODELS,
     ModelStore,
 )
 from vgg.ui.server.settings import Settings
@@ -516,22 +515,6 @@ def test_weights_that_can_not_be_fetched_are_said_with_the_ways_on(store: ModelS
 # The store
 
 
-def test_a_loaded_model_is_shared_and_the_longest_unused_makes_room(
-    own_models: Path, tmp_path: Path
-) -> None:
-    names = [f"model-{number}" for number in range(KEPT_MODELS + 1)]
-    for name in names:
-        shutil.copytree(own_models / "older", tmp_path / name)
-    store = ModelStore(Settings(weights_dir=tmp_path))
-    first = [store.predictor(name) for name in names[:KEPT_MODELS]]
-    assert [store.predictor(name) for name in names[:KEPT_MODELS]] == first
-    store.predictor(names[0])  # the second is the longest unused now
-    store.predictor(names[-1])
-    assert list(store._loaded) == [*names[2:KEPT_MODELS], names[0], names[-1]]
-    assert store.predictor(names[0]) is first[0]
-    assert store.predictor(names[1]) is not first[1]
-
-
 def test_a_model_trained_again_under_its_name_is_loaded_again(
     own_models: Path, tmp_path: Path, shapes: Path
 ) -> None:
@@ -547,7 +530,6 @@ def test_a_model_trained_again_under_its_name_is_loaded_again(
     save_checkpoint(model, tmp_path / "mine")
     again = store.predictor("mine")
     assert again.config.label_names == ("cold", "warm")
-    assert len(store._loaded) == 1
 
 
 def test_names_are_the_only_way_to_a_model(store: ModelStore, own_models: Path) -> None:

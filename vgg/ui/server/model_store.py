@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
 from vgg.ui.server.choice import IMAGENET, NEW, Choice
 from vgg.ui.server.device_queue import FairLock
+from vgg.ui.server.loaded_models import LoadedModels
 from vgg.ui.server.private_models import PrivateModels
 from vgg.ui.server.settings import Settings
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT_MODELS = 3  # loaded at once; a VGG-16 takes 0.3 to 0.6 GB
+LITTLE_MEMORY = 8_000_000_000  # bytes that a machine is taken to have which does not tell
 
 
 @dataclass
@@ -48,9 +49,7 @@ class ModelStore:
     # The session that asks; None where it is no visitor but a thread of ours.
     visitor: Callable[[], str | None] = lambda: None
     private: PrivateModels = field(init=False)
-    _loading: threading.Lock = field(default_factory=threading.Lock)
-    # name -> (when its weights were written, the predictor); the longest unused stands first
-    _loaded: "OrderedDict[str, tuple[int, Predictor]]" = field(default_factory=OrderedDict)
+    _loaded: LoadedModels | None = None
     _warming: threading.Thread | None = None
     _start_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -161,28 +160,34 @@ class ModelStore:
     def predictor(
         self, name: str, *, on_progress: Callable[[int, int], None] | None = None
     ) -> "Predictor":
-        """The model `name`, loaded once and ready to predict; the longest unused makes room."""
-        from vgg.inference.predictor import Predictor
-
+        """The model `name`, loaded once and ready to predict."""
         spec = self.spec_of(name)
-        # A download may take minutes, so it runs before the lock: others predict meanwhile.
+        # A download may take minutes and is told of, so it is no part of the loading.
         path = find_weights(spec, weights_dir=self.settings.weights_dir, on_progress=on_progress)
         written = max(p.stat().st_mtime_ns for p in (path, *path.glob("model.safetensors")))
-        with self._loading:
-            loaded_of, predictor = self._loaded.get(name, (0, None))
-            if predictor is None or loaded_of != written:  # trained again under the same name
-                model = load_model(spec, weights_dir=self.settings.weights_dir)
-                if self.settings.borrowed_gpu:
-                    from vgg.ui.server.zerogpu import BorrowingPredictor
+        return self._models().get(name, written, partial(self._load, spec, path))
 
-                    predictor = BorrowingPredictor(model, path, self.settings.precision)
-                else:
-                    predictor = Predictor(model, self.settings.device, self.settings.precision)
-                self._loaded[name] = (written, predictor)
-            self._loaded.move_to_end(name)
-            while len(self._loaded) > KEPT_MODELS:
-                self._loaded.popitem(last=False)
-            return predictor
+    def _load(self, spec: str, path: Path) -> "Predictor":
+        from vgg.inference.predictor import Predictor
+
+        model = load_model(spec, weights_dir=self.settings.weights_dir)
+        if not self.settings.borrowed_gpu:
+            return Predictor(model, self.settings.device, self.settings.precision)
+        from vgg.ui.server.zerogpu import BorrowingPredictor
+
+        return BorrowingPredictor(model, path, self.settings.precision)
+
+    def _models(self) -> LoadedModels:
+        """They may take half of a GPU's memory, or a quarter of the machine's."""
+        with self._start_lock:
+            if self._loaded is None:
+                from vgg.device import choose_device, memory_used
+
+                device = choose_device(self.settings.device)
+                memory = memory_used(device)[1] or LITTLE_MEMORY
+                share = memory // (4 if device.type == "cpu" else 2)
+                self._loaded = LoadedModels(self.settings.limits.loaded_bytes or share)
+            return self._loaded
 
     def predict(
         self, predictor: "Predictor", image: "Image.Image", top_k: int

@@ -1,9 +1,16 @@
 """How the page was started."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vgg.checkpoints.loading import STARTER
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor, and all of them, may take. None: as this machine allows."""
+
+    loaded_bytes: int | None = None  # of models in memory
 
 
 @dataclass(frozen=True)
@@ -17,3 +24,4 @@ class Settings:
     weights_dir: Path | None = None
     public: bool = False
     borrowed_gpu: bool = False
+    limits: Limits = field(default_factory=Limits)
