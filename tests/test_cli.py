@@ -315,8 +315,8 @@ def test_an_untrained_network_gives_no_percentages(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--top-k", "0"], "--top-k must be 1 or more, not 0"),
-        (["--top-k", "-3"], "--top-k must be 1 or more, not -3"),
+        (["--top-k", "0"], "top_k must be a whole number from 1 up, not 0"),
+        (["--top-k", "-3"], "top_k must be a whole number from 1 up, not -3"),
         (["--top-k", "few"], "invalid int value"),
         (["--precision", "fp8"], "fp8"),
         (["--device", "tpu"], "unknown device 'tpu'"),

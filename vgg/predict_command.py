@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg import distributed
+from vgg.inference.options import PredictOptions
 from vgg.terminal import UsageError, print_json_list, print_prediction
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ Found = list[tuple[Path, str | None]]  # a file, or what is wrong with it
 
 
 def run_predict(options: argparse.Namespace) -> int:
+    choices = PredictOptions(
+        top_k=options.top_k,
+        flip=options.flip or None,  # else as the model says
+        device=options.device,
+        precision=options.precision,
+    )
     found = asked_pictures(options)
     from vgg.checkpoints.loading import find_weights, load_model
 
@@ -29,8 +36,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
     model = load_model(options.model, weights_dir=options.weights_dir)
     check_trained(model.config, options.model)
-    flip = options.flip or None  # else as the model says
-    predictor = Predictor(model, options.device, options.precision, flip=flip)
+    predictor = Predictor(model, choices.device, choices.precision, flip=choices.flip)
     with distributed.joined():
         distributed.check_same(found, "pictures")
         print_answers(Answers(options, found, predictor), weights)
@@ -42,8 +48,6 @@ def run_predict(options: argparse.Namespace) -> int:
 
 def asked_pictures(options: argparse.Namespace) -> Found:
     """The pictures that the command line names, once it makes sense."""
-    if options.top_k < 1:
-        raise UsageError("cli.top_k", value=options.top_k)
     found = [entry for path in options.images for entry in find_images(path)]
     if all(error for _, error in found):
         raise UsageError("cli.unread" if len(found) == 1 else "cli.none_read", why=found[0][1])
@@ -82,16 +86,29 @@ class Answers:
             raise UsageError("cli.unread", why=unread[0]["error"])
 
     def _answered(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        if self.options.heatmaps is not None:
+            yield from self._with_maps(files)
+            return
         workers = reading_processes(self.predictor, len(files))
         predictions = self.predictor.predict_files(files, self.options.top_k, workers=workers)
         for path, (prediction, failure) in zip(files, predictions, strict=True):
-            row = row_of(path, prediction.to_json() if prediction else [], failure)
-            if self.options.heatmaps is not None and not failure:
-                from vgg.inference.heatmap import write_heatmap
+            yield row_of(path, prediction.to_json() if prediction else [], failure)
 
-                written = write_heatmap(self.predictor, path, self.options.heatmaps)
-                row["heatmap"] = str(written) if written else None
-            yield row
+    def _with_maps(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        """Answers and, of the same pass, what speaks for them, written as pictures."""
+        from vgg.data.images import ImageError
+        from vgg.inference.heatmap import explain, write_heatmap
+
+        for path in files:
+            try:
+                found = explain(self.predictor, self.predictor.read(path))
+            except ImageError as error:
+                yield row_of(path, [], str(error))
+                continue
+            written = write_heatmap(found, path.stem, self.options.heatmaps)
+            (prediction,) = self.predictor.top(found.probs[None], self.options.top_k)
+            row = row_of(path, prediction.to_json(), None)
+            yield {**row, "heatmap": str(written) if written else None}
 
 
 def print_answers(answers: Answers, weights: Path) -> None:
@@ -125,6 +142,35 @@ def print_answers(answers: Answers, weights: Path) -> None:
         else:
             for row in keep(answers.rows(done)):
                 print_prediction(row)
+
+
+def answers_of(
+    predictor: "Predictor", files: Sequence[Path], top_k: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of these files, in order."""
+    workers = reading_processes(predictor, len(files))
+    predictions = predictor.predict_files(files, top_k, workers=workers)
+    for path, (prediction, failure) in zip(files, predictions, strict=True):
+        yield row_of(path, prediction.to_json() if prediction else [], failure)
+
+
+def answers_with_maps(
+    predictor: "Predictor", files: Sequence[Path], top_k: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The same with the heat map of each top answer, of the same pass, as a picture in `folder`."""
+    from vgg.data.images import ImageError
+    from vgg.inference.heatmap import explain, write_heatmap
+
+    for path in files:
+        try:
+            found = explain(predictor, predictor.read(path))
+        except ImageError as error:
+            yield row_of(path, [], str(error))
+            continue
+        written = write_heatmap(found, path.stem, folder)
+        (prediction,) = predictor.top(found.probs[None], top_k)
+        row = row_of(path, prediction.to_json(), None)
+        yield {**row, "heatmap": str(written) if written else None}
 
 
 def reading_processes(predictor: "Predictor", files: int) -> int:

@@ -23,7 +23,6 @@ from vgg.bench.suite import (
     our_model,
     run_bench,
 )
-from vgg.inference.gradcam import heat_maps
 from vgg.inference.predictor import Predictor
 
 MACHINE = Machine(
@@ -190,7 +189,7 @@ def test_ours_and_torchvision_answer_alike_for_the_same_weights(rival: Rival) ->
     )
     torch.testing.assert_close(mine, other, rtol=0, atol=1e-5)
     assert other.max() > 0.01  # sharp enough for a fault to show: 1000 equal classes have 0.001
-    best = [list(answer.indices) for answer in predictor.predict(pictures, suite.TOP_K)]
+    best = [list(answer.indices) for answer in predictor.predict(pictures)]
     assert best == rival.predict(pictures)
     assert compare_answers(predictor, rival, pictures).startswith("same top-1 in 2 of 2, prob")
 
@@ -208,7 +207,7 @@ def test_a_network_that_answers_otherwise_is_told(rival: Rival) -> None:
 def test_a_hook_on_torchvisions_network_gives_the_map_that_ours_gives(rival: Rival) -> None:
     predictor = Predictor(our_model(rival, "fc"), "cpu", "fp32")
     for number, picture in enumerate(example_pictures(2)):
-        mine = heat_maps(predictor, predictor.prepare([picture]), 7 * number)[0]
+        mine = suite.explain(predictor, picture, 7 * number)
         other = hooked_map(rival, picture, 7 * number)
         assert mine.shape == other.shape == (224, 224)
         assert torch.corrcoef(torch.stack([mine.flatten(), other.flatten()]))[0, 1] > 0.99

@@ -56,18 +56,14 @@ def test_the_overlay_keeps_the_shape_of_the_picture(predictor: Predictor) -> Non
     wide = Image.new("RGB", (400, 100), "white")
     wide.paste(draw_shape("heart", Random(1), size=96), (152, 2))
     found = explain(predictor, wide)
-    assert overlaid(wide, found).size == shown_size(wide) == (448, 112)
+    assert overlaid(found).size == shown_size(wide) == (448, 112)
 
 
 def test_files_of_one_name_get_a_map_each(
     predictor: Predictor, star: Image.Image, tmp_path: Path
 ) -> None:
-    folders = [tmp_path / "a", tmp_path / "b"]
-    written = []
-    for folder in folders:
-        folder.mkdir()
-        star.save(folder / "photo.png")
-        written.append(write_heatmap(predictor, folder / "photo.png", tmp_path))
+    found = explain(predictor, star)
+    written = [write_heatmap(found, "photo", tmp_path) for _ in range(2)]
     assert [path.name for path in written if path] == ["photo (star).png", "photo (star) 2.png"]
     assert not list(tmp_path.glob("*.part"))
     with Image.open(written[0]) as opened:

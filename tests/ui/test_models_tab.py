@@ -236,7 +236,7 @@ def test_only_what_was_uploaded_passes_the_door(
         with pytest.raises(ValueError, match="was not uploaded"):
             uploaded(path)
     with pytest.raises(ValueError, match="was not uploaded"):
-        predict_input.current_picture("picture", [(str(secret), None)], None)
+        predict_input.current_picture("picture", [(str(secret), None)], None, Image.open)
     with pytest.raises(ValueError, match="was not uploaded"):
         picture_sets.from_boxes(
             Settings(), [("a", [(str(secret), None)]), ("b", [(str(secret), None)])]

@@ -255,7 +255,7 @@ def test_a_cell_opens_its_pictures_the_surest_mistake_first(trained: ModelStore)
     found = evaluate_cell.held_out(trained, "mine")
     matrix, classes = found.document["confusion"], found.document["classes"]
     row, column = next((i, j) for i in range(8) for j in range(8) if i != j and matrix[i][j])
-    text = evaluate_cell.show_cell(found, row, column)
+    text = evaluate_cell.read_cell(trained, found, row, column).html()
     assert f" of {classes[row]}, answered {classes[column]}; the surest first" in text
     assert text.count("<figure") == matrix[row][column]
     assert text.count("<img") == matrix[row][column], "copies of the held-out pictures are there"
@@ -281,9 +281,10 @@ def test_heat_maps_come_after_the_pictures_one_for_each(trained: ModelStore) -> 
     matrix = found.document["confusion"]
     place = next((i, j) for i in range(8) for j in range(8) if matrix[i][j])
     count = matrix[place[0]][place[1]]
-    before = evaluate_cell.show_cell(found, *place, maps=[])
+    cell = evaluate_cell.read_cell(trained, found, *place)
+    before = cell.html()
     assert before.count("heat map …") == min(count, evaluate_cell.MAPPED_PICTURES)
-    *_, after_all = evaluate_cell.add_maps(trained, found, *place)
+    *_, after_all = evaluate_cell.add_maps(trained, cell)
     assert "heat map …" not in after_all
     drawn = after_all.count("alt='heat map for ")
     assert drawn + after_all.count("No heat map:") == min(count, evaluate_cell.MAPPED_PICTURES)
@@ -293,7 +294,8 @@ def test_a_cell_without_its_model_keeps_its_pictures(trained: ModelStore) -> Non
     found = replace(evaluate_cell.held_out(trained, "mine"), model="gone")
     matrix = found.document["confusion"]
     place = next((i, j) for i in range(8) for j in range(8) if matrix[i][j])
-    (text,) = evaluate_cell.add_maps(trained, found, *place)
+    cell = evaluate_cell.read_cell(trained, found, *place)
+    (text,) = evaluate_cell.add_maps(trained, cell)
     assert text.count("<img") == matrix[place[0]][place[1]]
     assert "heat map" not in text
 
@@ -360,14 +362,14 @@ def test_the_stages_show_shapes_and_weights_of_the_formula() -> None:
 
 
 def test_an_untrained_network_shows_no_maps() -> None:
-    text = inside.maps_of_stage(ModelStore(OWNER), None, 0, *NEW_INPUTS)
+    text = inside.maps_of_stage(ModelStore(OWNER), lambda read: None, 0, *NEW_INPUTS)
     assert "has not been trained" in text
 
 
 def test_the_race_says_where_weights_come_from(tmp_path: Path) -> None:
     store = ModelStore(Settings(weights_dir=tmp_path))
-    picture = read_image(_a_picture(tmp_path))
-    assert "No ImageNet weights are on this machine" in next(inside.race(store, picture))
+    said = next(inside.race(store, lambda read: None))
+    assert "No ImageNet weights are on this machine" in said
 
 
 def test_a_film_shows_its_pictures_without_paths_and_with_escaped_names(

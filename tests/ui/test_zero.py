@@ -90,13 +90,13 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZeroGpu]:
 
 def test_its_functions_are_known_before_the_first_visitor(zero: ZeroGpu) -> None:
     known = zero.log.read_text().splitlines()[:2]
-    assert known == ["known probabilities_there", "known explain_there"]
+    assert known == ["known logits_there", "known explain_there"]
 
 
 def test_an_answer_comes_from_the_lent_gpu_and_is_the_same(zero: ZeroGpu, shapes: Path) -> None:
-    before = zero.ran("probabilities_there")
+    before = zero.ran("logits_there")
     answer = zero.client.predict(handle_file(shapes / "star.png"), api_name="/predict")
-    assert zero.ran("probabilities_there") == before + 1
+    assert zero.ran("logits_there") == before + 1
     ran = subprocess.run(
         [sys.executable, "-m", "vgg", "predict", shapes / "star.png", "--json"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -108,12 +108,12 @@ def test_an_answer_comes_from_the_lent_gpu_and_is_the_same(zero: ZeroGpu, shapes
 
 
 def test_a_heat_map_and_its_check_come_from_there_too(zero: ZeroGpu, shapes: Path) -> None:
-    before = zero.ran("explain_there"), zero.ran("probabilities_there")
+    before = zero.ran("explain_there"), zero.ran("logits_there")
     found = zero.client.predict(handle_file(shapes / "heart.png"), api_name="/explain")
     assert (found["class"], found["error"]) == ("heart", None)
     assert found["heatmap"].startswith("data:image/webp")
     assert found["truth"]["before"] > 0.5
-    assert (zero.ran("explain_there"), zero.ran("probabilities_there")) == (
+    assert (zero.ran("explain_there"), zero.ran("logits_there")) == (
         before[0] + 1,
         before[1] + 1,
     )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vgg.device import choose_device, choose_precision, cpu_cores, precision_name
+from vgg.network.config import AUTO
 
 Clock = Callable[[], float]  # seconds, as time.perf_counter
 Measure = Callable[[], float]  # does the work once and returns what it took
@@ -151,7 +152,7 @@ def make_row(
     return Row(name, ours, rival, mine, other, unit, mine / other, better, note)
 
 
-def describe_machine(device: str = "auto", precision: str = "auto") -> Machine:
+def describe_machine(device: str = AUTO, precision: str = AUTO) -> Machine:
     """This machine, and how fast it multiplies matrices (takes about a second)."""
     place = choose_device(device)
     fast = choose_precision(place, precision)

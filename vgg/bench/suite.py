@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
 from random import Random
@@ -33,17 +34,17 @@ from vgg.bench.measuring import (
 from vgg.bench.page import first_prediction_rows, overhead_rows, start_rows
 from vgg.bench.rivals import engines
 from vgg.bench.training import probe_rows, step_rows
+from vgg.checkpoints.loading import STARTER, load_model
 from vgg.data.shapes import SHAPES, draw_shape
 from vgg.device import choose_device
 from vgg.errors import UserError
-from vgg.inference.gradcam import heat_maps
+from vgg.inference.options import PredictOptions
 from vgg.inference.predictor import Predictor
 from vgg.network.config import architecture_name, depth_and_norm
 from vgg.network.heads import HEADS
 from vgg.network.summary import count_macs
 from vgg.network.vgg import VGG
 
-TOP_K = 5
 QUICK_SECONDS = 44  # a quick run begins no row later, so that it ends within a minute
 
 
@@ -52,8 +53,8 @@ def run_bench(
     quick: bool = False,
     on_row: Callable[[Row], object] | None = None,
     rows: list[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    device: str = PredictOptions.device,
+    precision: str = PredictOptions.precision,
 ) -> BenchReport:
     """Measure the groups named in `rows`, all of them by default.
 
@@ -140,7 +141,9 @@ class Rival:
 
     def predict(self, pictures: list[Image.Image]) -> list[list[int]]:
         """Indices of the best classes of each picture."""
-        best: list[list[int]] = self.probabilities(pictures).topk(TOP_K, dim=1).indices.tolist()
+        best: list[list[int]] = (
+            self.probabilities(pictures).topk(PredictOptions.top_k, dim=1).indices.tolist()
+        )
         return best
 
     @property
@@ -195,7 +198,7 @@ def compare_prediction(
     predictor = Predictor(model, str(plan.device), plan.machine.precision, batch_size=batch)
     pictures = example_pictures(batch)
     values = in_turn(
-        timed(lambda: predictor.predict(pictures, TOP_K)),
+        timed(lambda: predictor.predict(pictures)),
         timed(lambda: rival.predict(pictures)),
         seconds=plan.row_seconds,
     )
@@ -227,31 +230,46 @@ def compare_answers(predictor: Predictor, rival: Rival, pictures: list[Image.Ima
 
 
 def explanation_rows(plan: BenchPlan) -> Generator[Row]:
-    """One heat map, from the opened picture on, against a prediction and against the same map made
-    by hooks on torchvision's network and, where it is installed, by the grad-cam package."""
+    """An answer with its heat map, from the opened picture on, against the answer alone, and
+    against the map made by hooks on torchvision's network and, where it is installed, by the
+    grad-cam package."""
+    picture = example_pictures(1)[0]
     architecture = "vgg11_bn" if plan.quick else "vgg16"
     rival = torchvision_rival(architecture, plan.device)
+    for name in (STARTER, *HEADS):
+        model = load_model(STARTER) if name == STARTER else our_model(rival, name)
+        predictor = Predictor(model, str(plan.device), plan.machine.precision)
+        values = in_turn(
+            timed(partial(explain, predictor, picture)),
+            timed(partial(predictor.predict, picture)),
+            seconds=plan.row_seconds,
+        )
+        which = name if name == STARTER else f"{architecture} {name}"
+        row = f"answer with heat map {which}"
+        yield make_row(row, plan.machine.precision, "the answer alone", values)
+    yield from _against_others(plan, rival, picture)
+
+
+def explain(predictor: Predictor, picture: Image.Image, index: int | None = None) -> Tensor:
+    """The heat map (size, size) of a class, by default of the answer."""
+    return predictor.explain(predictor.prepare([picture]), index)[0][0]
+
+
+def _against_others(plan: BenchPlan, rival: Rival, picture: Image.Image) -> Generator[Row]:
     predictor = Predictor(our_model(rival, "fc"), str(plan.device), plan.machine.precision)
-    picture = example_pictures(1)[0]
     index = rival.predict([picture])[0][0]
 
-    def ours() -> Tensor:
-        return heat_maps(predictor, predictor.prepare([picture]), index)[0]
-
+    ours = partial(explain, predictor, picture, index)
     others: dict[str, Callable[[], Tensor]] = {
         "hooks on torchvision, fp32": lambda: hooked_map(rival, picture, index)
     }
     if find_spec("pytorch_grad_cam"):
         others["grad-cam package, fp32"] = lambda: package_map(rival, picture, index)
-    name = f"heat map {architecture} fc"
-    values = in_turn(
-        timed(ours), timed(lambda: predictor.predict(picture, TOP_K)), seconds=plan.row_seconds
-    )
-    yield make_row(name, plan.machine.precision, "our own prediction", values)
     for other, work in others.items():
         alike = torch.corrcoef(torch.stack([ours().flatten(), work().flatten()]))[0, 1].item()
         values = in_turn(timed(ours), timed(work), seconds=plan.row_seconds)
         notes = [f"correlation of the maps {alike:.3f}"]
+        name = f"heat map {rival.architecture} fc"
         yield make_row(name, plan.machine.precision, other, values, notes=notes)
 
 

@@ -8,54 +8,79 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vgg.data.images import read_image
-from vgg.data.transforms import placement, sampled
+from vgg.data.images import to_rgb
+from vgg.data.transforms import placement, sampled, to_uint8
 from vgg.errors import UserError
 from vgg.inference.faithfulness import Faithfulness, deletion_test
-from vgg.inference.gradcam import heat_maps, problem_with
+from vgg.inference.gradcam import problem_with
+from vgg.inference.options import PredictOptions
 from vgg.inference.predictor import Predictor
+from vgg.network.config import ModelConfig
 
 SHOWN_SIDE = 448  # pixels of the longer side of an overlay
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
-    """What speaks for one class in one picture.
+class SeenPicture:
+    """A picture as a network sees it: `pixels`, uint8 (3, S, S), and where in them it lies.
+    `shown` is a copy of the picture, RGB, in the size that `shown_size` gives."""
 
-    `probability` is in [0, 1]. `heat` (S, S), float32 in [0, 1], and `pixels` (3, S, S), uint8, are
-    of the network's input; `place` is where the picture lies in it. `problem` says, in a sentence,
-    why there is nothing to draw.
-    """
-
-    name: str
-    index: int
-    probability: float
-    heat: Tensor
     pixels: Tensor
     place: tuple[float, float, float, float]
-    problem: str | None
+    shown: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A picture's answer, and what speaks for one class, of one pass of a network with this config.
+
+    `probs` (K,), float32, are those of all classes. `heat` (S, S), float32 in [0, 1], is of the
+    network's input.
+    """
+
+    config: ModelConfig
+    seen: SeenPicture
+    index: int
+    probs: Tensor
+    heat: Tensor
+
+    @property
+    def name(self) -> str:
+        """The class."""
+        return self.config.label_names[self.index]
+
+    @property
+    def probability(self) -> float:
+        """Of the class, in [0, 1]."""
+        return float(self.probs[self.index])
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is nothing to draw, as a sentence."""
+        problem = problem_with(self.heat)
+        return str(problem) if problem else None
+
+
+def see(image: Image.Image, config: ModelConfig) -> SeenPicture:
+    """The picture as a network with this config sees it."""
+    image = to_rgb(image)
+    pixels = to_uint8(image, config.pretrained_cfg)
+    shown = image.resize(shown_size(image), reducing_gap=3.0)
+    return SeenPicture(pixels, placement(image.size, config.pretrained_cfg), shown)
 
 
 def explain(
-    predictor: Predictor, image: Image.Image, class_index: int | None = None
+    predictor: Predictor, picture: Image.Image | SeenPicture, class_index: int | None = None
 ) -> Explanation:
-    """The heat map of a class, by default of the most likely one. `ValueError` for no class."""
-    pixels = predictor.prepare([image])
-    probs = predictor.probabilities(pixels)[0]
-    index = int(probs.argmax()) if class_index is None else class_index
-    if not 0 <= index < len(probs):
-        raise UserError("inference.no_class", index=index, count=len(probs))
-    heat = heat_maps(predictor, pixels, index)[0]
-    problem = problem_with(heat)
-    return Explanation(
-        name=predictor.config.label_names[index],
-        index=index,
-        probability=float(probs[index]),
-        heat=heat,
-        pixels=pixels[0],
-        place=placement(image.size, predictor.config.pretrained_cfg),
-        problem=str(problem) if problem else None,
-    )
+    """The answer for a picture, and the heat map of a class, by default of the most likely one.
+    `UserError` for no class."""
+    config = predictor.config
+    if class_index is not None and not 0 <= class_index < config.num_classes:
+        raise UserError("inference.no_class", index=class_index, count=config.num_classes)
+    seen = see(picture, config) if isinstance(picture, Image.Image) else picture
+    heat, logits = predictor.explain(seen.pixels[None], class_index)
+    index = int(logits.argmax()) if class_index is None else class_index
+    return Explanation(config, seen, index, predictor.to_probabilities(logits)[0], heat[0])
 
 
 def check(predictor: Predictor, found: Explanation) -> Faithfulness | None:
@@ -63,7 +88,9 @@ def check(predictor: Predictor, found: Explanation) -> Faithfulness | None:
     if found.problem:
         return None
     try:
-        return deletion_test(predictor, found.pixels, found.heat, found.index, area=found.place)
+        return deletion_test(
+            predictor, found.seen.pixels, found.heat, found.index, area=found.seen.place
+        )
     except UserError:  # all heat lies beside the picture
         return None
 
@@ -75,28 +102,26 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def overlaid(image: Image.Image, found: Explanation, *, opacity: float = 0.5) -> Image.Image:
+def overlaid(found: Explanation, *, opacity: float = PredictOptions.opacity) -> Image.Image:
     """The map over the picture, in the size that `shown_size` gives."""
-    size = shown_size(image)
-    return overlay(image.resize(size), on_picture(found.heat, found.place, size), opacity=opacity)
+    heat = on_picture(found.heat, found.seen.place, found.seen.shown.size)
+    return overlay(found.seen.shown, heat, opacity=opacity)
 
 
-def write_heatmap(predictor: Predictor, file: Path, folder: Path) -> Path | None:
-    """Write the map of a file's top answer over its picture into `folder`, as a PNG.
+def write_heatmap(found: Explanation, stem: str, folder: Path) -> Path | None:
+    """Write the map over its picture into `folder`, as a PNG.
 
-    Returns the new file, named as the picture and its answer; None where there is no map.
+    Returns the new file, named `stem` and the class; None where there is no map.
     """
-    image = read_image(file, min_side=SHOWN_SIDE)
-    found = explain(predictor, image)
     if found.problem:
         return None
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.name)[:40]
-    number, target = 1, folder / f"{file.stem[:100]} ({plain}).png"
+    number, target = 1, folder / f"{stem[:100]} ({plain}).png"
     while target.exists():
         number += 1
-        target = folder / f"{file.stem[:100]} ({plain}) {number}.png"
+        target = folder / f"{stem[:100]} ({plain}) {number}.png"
     part = target.with_name(f"{target.name}.part")
-    overlaid(image, found).save(part, "PNG")
+    overlaid(found).save(part, "PNG")
     part.replace(target)
     return target
 
@@ -148,14 +173,15 @@ def colours(heat: Tensor) -> Image.Image:
     return Image.fromarray(painted.round().astype(np.uint8))
 
 
-def overlay(image: Image.Image, heat: Tensor, *, opacity: float = 0.5) -> Image.Image:
+def overlay(
+    image: Image.Image, heat: Tensor, *, opacity: float = PredictOptions.opacity
+) -> Image.Image:
     """`colours` of a map (H, W) laid over the picture, which is brought to the map's size.
 
     `heat` is what `on_picture` returns. `opacity` 0 leaves the picture, 1 shows the map alone. The
     picture loses its colours from 0 to a half, so that none of them is taken for heat.
     """
-    if not 0 <= opacity <= 1:
-        raise UserError("inference.opacity", value=opacity)
+    PredictOptions(opacity=opacity)
     painted = colours(heat)
     picture = image.convert("RGB").resize(painted.size)
     grey = picture.convert("L").convert("RGB")

@@ -26,6 +26,7 @@ from vgg.device import (
     precision_name,
 )
 from vgg.errors import UserError
+from vgg.inference.gradcam import GradCAM
 from vgg.inference.options import PredictOptions
 from vgg.network.compiling import Network, compiled
 from vgg.network.config import AUTO, ModelConfig
@@ -100,12 +101,16 @@ class Predictor:
         self._given = model if by_itself else None
         self.flip = model.config.flip if flip is None else flip
         self.batch_size = batch_size or (CUDA_BATCH if self.device.type == "cuda" else BATCH)
-        self.model = _ready(model, self.device, self.dtype)
-        self._network: Network = self.model  # what answers: the model, perhaps compiled
+        self._take(model)
         # A GPU works on one batch while the next is put on it and the one before is written.
         self._ahead = 1 if self.device.type == "cuda" else 0
         self._most = MOST_AT_ONCE  # pictures that the device's memory takes at once
         self.last_run: RunInfo | None = None
+
+    def _take(self, model: VGG) -> None:
+        self.model = _ready(model, self.device, self.dtype)
+        self._network: Network = self.model  # what answers: the model, perhaps compiled
+        self._cam = GradCAM(self.model, frozen=True)
 
     def compile(self) -> None:
         """Make whole batches faster still, on a GPU for very many pictures
@@ -184,36 +189,58 @@ class Predictor:
         self.last_run = self._run_info(1000 * seconds / len(pixels))
         return probs
 
+    def explain(
+        self, pixels: Tensor, class_index: int | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Answers and what speaks for them, of one pass: heat maps (N, size, size), float32 in
+        [0, 1], as `GradCAM` makes them, and the logits that `logits` gives; on the CPU.
+
+        `class_index` names a class for all pictures or one for each; None takes the most likely.
+        With `flip` the maps are the mean over picture and mirror image, too.
+        """
+        started, dtype = time.perf_counter(), self.dtype
+        x = normalise(pixels.to(self.device), self.config.pretrained_cfg, dtype)
+        found = self._cam.with_logits(x, class_index, flip=self.flip)
+        heat, logits = (part.cpu() for part in found)
+        if self._overflowed(logits, dtype):
+            return self.explain(pixels, class_index)
+        self.last_run = self._run_info(1000 * (time.perf_counter() - started) / len(pixels))
+        return heat, logits
+
     def _begin(self, pixels: Tensor) -> Begun:
         """Give pictures to the device, and a function that waits for the logits, on the CPU, and
         says how many seconds they took. A CUDA device works on while Python does; others are
         waited for at once."""
+        started, dtype = time.perf_counter(), self.dtype
         if self.device.type != "cuda":
-            started = time.perf_counter()
-            logits = self._sound(self._in_parts(pixels).cpu(), pixels)
+            answer = self._in_parts(pixels).cpu()
+            if self._overflowed(answer, dtype):
+                answer = self._in_parts(pixels).cpu()
             seconds = time.perf_counter() - started
-            return lambda: (logits, seconds)
+            return lambda: (answer, seconds)
         with torch.cuda.device(self.device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            answer = self._in_parts(pixels).to("cpu", non_blocking=True)
+            logits = self._in_parts(pixels).to("cpu", non_blocking=True)
             end.record()
 
         def wait() -> tuple[Tensor, float]:
             end.synchronize()
-            return self._sound(answer, pixels), start.elapsed_time(end) / 1000
+            sound = logits if not self._overflowed(logits, dtype) else self.logits(pixels)
+            return sound, start.elapsed_time(end) / 1000
 
         return wait
 
-    def _sound(self, logits: Tensor, pixels: Tensor) -> Tensor:
-        """The same logits, or those of fp32 where fp16, which nobody asked for, has overflowed."""
-        if self._given is None or logits.isfinite().all():
-            return logits
-        if self.dtype == torch.float16:
+    def _overflowed(self, logits: Tensor, dtype: torch.dtype) -> bool:
+        """Whether fp16, which nobody asked for, was too little for these; then the network runs in
+        fp32 from now on."""
+        if self._given is None or dtype != torch.float16 or logits.isfinite().all():
+            return False
+        if self.dtype == dtype:  # the first time
             log.warning("this network's numbers are too large for fp16: it runs in fp32 now")
             self.dtype = torch.float32
-            self._network = self.model = _ready(self._given, self.device, self.dtype)
-        return self._in_parts(pixels).cpu()
+            self._take(self._given)
+        return True
 
     def _in_parts(self, pixels: Tensor) -> Tensor:
         """Logits on the device. Where its memory is too small for all at once, half as many
@@ -247,7 +274,7 @@ class Predictor:
         """Read and fit pictures: uint8 (N, 3, size, size), RGB."""
         cfg = self.config.pretrained_cfg
         opened = (i if isinstance(i, Image.Image) else self.read(i) for i in images)
-        return torch.stack([to_uint8(_rgb(image), cfg) for image in opened])
+        return torch.stack([to_uint8(to_rgb(image), cfg) for image in opened])
 
     def read(self, source: str | Path | bytes | BinaryIO) -> Image.Image:
         """`read_image`, a JPEG no larger than this model sees it. All ways in use this one, so that
@@ -287,11 +314,7 @@ def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
     copied.to(device, dtype).to(memory_format=torch.channels_last)
     if device.type == "cpu" and dtype == torch.float32:
         use_winograd(copied, copied.config.pretrained_cfg.size)
-    return copied
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" and not image.has_transparency_data else to_rgb(image)
+    return copied.eval()
 
 
 def check_trained(config: ModelConfig, spec: str) -> None:

@@ -32,7 +32,8 @@ class Head:
     it makes of them side by side for the fully connected layers.
 
     `pooling(pool)` makes the layer that reads one stage, (N, C, H, W) → (N, C), or with `grid`
-    (N, C, pool, pool); `onnx(graph, maps, side, pool)` adds nodes that do the same to maps of
+    (N, C, pool, pool), with c more where all of a channel's places are c more, as means and maxima
+    do (heat maps go by it); `onnx(graph, maps, side, pool)` adds nodes that do the same to maps of
     `side` places a side, by the name of its result.
     """
 

@@ -183,10 +183,18 @@ class VGG(nn.Module):
     def pool_maps(self, maps: list[Tensor]) -> Tensor:
         """Outputs of the last ReLUs of the stages that the head reads, or of the last of these
         stages alone → the classifier's input (N, D), or the end of it."""
-        pooled = [torch.flatten(self.avgpool(m), 1) for m in self._last_maps(maps)]
+        return self.join(self.pool_each(maps))
+
+    def pool_each(self, maps: list[Tensor]) -> list[Tensor]:
+        """The same maps → what the head reads of each stage by itself, (N, D') each."""
+        return [torch.flatten(self.avgpool(m), 1) for m in self._last_maps(maps)]
+
+    def join(self, pooled: list[Tensor]) -> Tensor:
+        """What `pool_each` gives → the classifier's input."""
         if self.head.rooted:
+            dtype = pooled[0].dtype
             rooted = (torch.sqrt(p.float() + ROOT_FLOOR) for p in pooled)
-            pooled = [F.normalize(root, dim=1).to(maps[0].dtype) for root in rooted]
+            pooled = [F.normalize(root, dim=1).to(dtype) for root in rooted]
         return torch.cat(pooled, dim=1) if len(pooled) > 1 else pooled[0]
 
     def fold_batch_norm(self) -> "VGG":

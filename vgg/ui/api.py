@@ -8,7 +8,8 @@ import gradio as gr
 
 from vgg.data.images import ImageError
 from vgg.errors import UserError
-from vgg.training.options import TrainOptions
+from vgg.inference.options import PredictOptions
+from vgg.training.options import DEFAULT_BUDGET, TrainOptions
 from vgg.ui import heatmap
 from vgg.ui.events import said
 from vgg.ui.pictures import data_url
@@ -37,7 +38,12 @@ class Endpoints:
     store: ModelStore
     jobs: Jobs
 
-    def predict(self, image: gr.FileData, model: str = "starter", top_k: int = 5) -> dict[str, Any]:
+    def predict(
+        self,
+        image: gr.FileData,
+        model: str = PredictOptions.model,
+        top_k: int = PredictOptions.top_k,
+    ) -> dict[str, Any]:
         """Say what is in a picture.
 
         Args:
@@ -51,19 +57,17 @@ class Endpoints:
         path, shown = _file(image)
         row: dict[str, Any] = {"image": shown, "top": [], "error": None}
         with said(str):
-            is_number = isinstance(top_k, int | float) and not isinstance(top_k, bool)
-            if not is_number or not top_k >= 1 or top_k % 1 != 0:
-                raise UserError("inference.top_k", value=top_k)
+            choices = PredictOptions(top_k=_whole(top_k))
             predictor = self._predictor(model)
         try:
             picture = predictor.read(path)
         except ImageError as error:
             return {**row, "error": str(error)}
-        prediction, _ = self.store.predict(predictor, picture, int(top_k))
+        prediction, _ = self.store.predict(predictor, picture, choices.top_k)
         return {**row, "top": prediction.to_json()}
 
     def explain(
-        self, image: gr.FileData, model: str = "starter", class_name: str = ""
+        self, image: gr.FileData, model: str = PredictOptions.model, class_name: str = ""
     ) -> dict[str, Any]:
         """Show what in a picture speaks for a class, and check that it is true.
 
@@ -98,7 +102,7 @@ class Endpoints:
             return row
         if truth := heatmap.check(self.store, predictor, found):
             row["truth"] = {**asdict(truth), "score": truth.score, "sentence": truth.sentence}
-        return {**row, "heatmap": data_url(overlaid(picture, found))}
+        return {**row, "heatmap": data_url(overlaid(found))}
 
     def models(self) -> list[dict[str, Any]]:
         """List the models that are on this machine.
@@ -112,11 +116,11 @@ class Endpoints:
         self,
         pictures: gr.FileData,
         model: str = "",
-        mode: str = "auto",
-        budget: float = 60.0,
+        mode: str = TrainOptions.mode,
+        budget: float = DEFAULT_BUDGET,
         epochs: int = 0,
         name: str = "",
-        seed: int = 0,
+        seed: int = TrainOptions.seed,
         image_size: int = 0,
     ) -> dict[str, Any]:
         """Train a classifier on a zip with one folder a class. Answers at once; ask `/job`.
@@ -196,7 +200,7 @@ class Endpoints:
         self.jobs.stop(found)
         return self._state(found)
 
-    def evaluate(self, pictures: gr.FileData, model: str = "starter") -> dict[str, Any]:
+    def evaluate(self, pictures: gr.FileData, model: str = PredictOptions.model) -> dict[str, Any]:
         """Measure a model on a zip with one folder a class.
 
         Args:
@@ -239,6 +243,11 @@ class Endpoints:
             "error": job.error or None,
             "result": _without_paths(job.result, job) if job.result else None,
         }
+
+
+def _whole(number: Any) -> Any:
+    """In JSON 5 and 5.0 are the same."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def _file(data: Any) -> tuple[Path, str]:

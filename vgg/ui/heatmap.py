@@ -6,56 +6,60 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
+from vgg.inference.options import PredictOptions
 from vgg.ui.pictures import data_url
 from vgg.ui.server.model_store import ModelStore
 
 if TYPE_CHECKING:
     from vgg.inference.faithfulness import Faithfulness
-    from vgg.inference.heatmap import Explanation
+    from vgg.inference.heatmap import Explanation, SeenPicture
     from vgg.inference.predictor import Predictor
 
 
 def explain(
-    store: ModelStore, predictor: "Predictor", image: Image.Image, class_index: int | None = None
+    store: ModelStore,
+    predictor: "Predictor",
+    picture: "Image.Image | SeenPicture",
+    class_index: int | None = None,
 ) -> "Explanation":
-    """The heat map of a class, by default of the most likely one, while the device is ours."""
-    from vgg.inference.heatmap import explain
+    """The answer and the heat map of a class, by default of the most likely one, while the device
+    is ours."""
+    from vgg.inference.heatmap import explain, see
 
-    if store.settings.borrowed_gpu:
-        from vgg.ui.server.zerogpu import BorrowingPredictor
-
-        assert isinstance(predictor, BorrowingPredictor)
-        return predictor.explain(image, class_index)
-    with store.device_lock:
-        return explain(predictor, image, class_index)
+    seen = see(picture, predictor.config) if isinstance(picture, Image.Image) else picture
+    with store.device_turn():
+        return explain(predictor, seen, class_index)
 
 
 def check(store: ModelStore, predictor: "Predictor", found: "Explanation") -> "Faithfulness | None":
     """The check of a heat map, while the device is ours; None where there is none to check."""
     from vgg.inference.heatmap import check
 
-    with store.device_lock:
+    with store.device_turn():
         return check(predictor, found)
 
 
-def show(image: Image.Image, explained: "Explanation") -> str:
+def show(found: "Explanation | None") -> str:
     """Picture and map as HTML; the opacity is the browser's work."""
-    from vgg.inference.heatmap import colours, on_picture, shown_size
+    if found is None:
+        return ""
+    from vgg.inference.heatmap import colours, on_picture
 
-    title = f"What speaks for <b>{escape(explained.name)}</b>"
-    if explained.problem:
-        return f"<p class='quiet'>{title}: {escape(explained.problem)}</p>"
-    size = shown_size(image)
-    heat = on_picture(explained.heat, explained.place, size)
-    alt = f"heat map for {explained.name}"
+    title = f"What speaks for <b>{escape(found.name)}</b>"
+    if found.problem:
+        return f"<p class='quiet'>{title}: {escape(found.problem)}</p>"
+    picture = data_url(found.seen.shown)
+    heat = data_url(colours(on_picture(found.heat, found.seen.place, found.seen.shown.size)))
+    alt = f"heat map for {found.name}"
+    opacity = PredictOptions.opacity
     return (
-        f"<figure class='heat'><figcaption>{title}</figcaption>"
-        f"<div class='heat-pair'><div class='heat-stack'><img alt='' src='{data_url(image, size)}'>"
-        f"<img class='heat-layer' alt='{escape(alt)}' src='{data_url(colours(heat), size)}'></div>"
-        f"<img class='heat-plain' alt='the picture alone' src='{data_url(image, size)}'></div>"
+        f"<figure class='heat' style='--heat:{opacity}'><figcaption>{title}</figcaption>"
+        f"<div class='heat-pair'><div class='heat-stack'><img alt='' src='{picture}'>"
+        f"<img class='heat-layer' alt='{escape(alt)}' src='{heat}'></div>"
+        f"<img class='heat-plain' alt='the picture alone' src='{picture}'></div>"
         f"<div class='heat-tools'><label>Opacity <input type='range' name='opacity' min='0' "
-        f"max='100' value='55'></label><label><input type='checkbox' name='beside'> "
-        f"Side by side</label>{legend_line()}</div></figure>"
+        f"max='100' value='{100 * opacity:.0f}'></label><label><input type='checkbox' "
+        f"name='beside'> Side by side</label>{legend_line()}</div></figure>"
     )
 
 

@@ -193,8 +193,14 @@ class ModelStore:
         self, predictor: "Predictor", image: "Image.Image", top_k: int
     ) -> "tuple[Prediction, RunInfo | None]":
         """The answer for one picture, and what it took, when the device is free."""
-        with self.device_lock:
-            return predictor.predict([image], top_k)[0], predictor.last_run
+        pixels = predictor.prepare([image])
+        with self.device_turn():
+            probs, run = predictor.measured(pixels), predictor.last_run
+        return predictor.top(probs, top_k)[0], run
+
+    def device_turn(self) -> AbstractContextManager[Any]:
+        """What an answer holds while it is on the device; a lent GPU is each answer's own."""
+        return nullcontext() if self.settings.borrowed_gpu else self.device_lock
 
     def training_lock(self) -> AbstractContextManager[Any]:
         """What a training holds while a batch is on the device.

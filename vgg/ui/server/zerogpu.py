@@ -5,19 +5,18 @@ and give is pickled, so it is paths, numbers and NumPy arrays, never a model or 
 """
 
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import spaces
 import torch
-from PIL import Image
 
 from vgg.checkpoints.folder import build_model, read_checkpoint
 from vgg.device import device_name, precision_name
-from vgg.inference.heatmap import Explanation, explain
 from vgg.inference.predictor import Predictor, RunInfo
 from vgg.network.vgg import VGG
 
@@ -26,22 +25,23 @@ PAGE = os.getpid()
 
 
 @spaces.GPU(duration=SECONDS)
-def probabilities_there(
-    path: str, precision: str, pixels: np.ndarray
-) -> tuple[np.ndarray, str, str]:
-    """uint8 (N, 3, size, size), RGB → probabilities (N, classes), float32; device and precision."""
+def logits_there(path: str, precision: str, pixels: np.ndarray) -> tuple[np.ndarray, str, str]:
+    """uint8 (N, 3, size, size), RGB → logits (N, classes), float32; device and precision."""
     predictor = _predictor(path, precision)
-    probs = predictor.probabilities(torch.from_numpy(pixels)).numpy()
-    return probs, device_name(predictor.device), precision_name(predictor.dtype)
+    logits = predictor.logits(torch.from_numpy(pixels)).numpy()
+    return logits, device_name(predictor.device), precision_name(predictor.dtype)
 
 
 @spaces.GPU(duration=SECONDS)
 def explain_there(
-    path: str, precision: str, pixels: np.ndarray, class_index: int | None
-) -> dict[str, Any]:
-    """RGB (H, W, 3), uint8 → the fields of an `Explanation`, its tensors as arrays."""
-    found = explain(_predictor(path, precision), Image.fromarray(pixels), class_index)
-    return {**vars(found), "heat": found.heat.cpu().numpy(), "pixels": found.pixels.cpu().numpy()}
+    path: str, precision: str, pixels: np.ndarray, class_index: int | Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """The same pixels → what `Predictor.explain` gives of them; device and precision."""
+    predictor = _predictor(path, precision)
+    heat, logits = predictor.explain(torch.from_numpy(pixels), class_index)
+    return (
+        heat.numpy(), logits.numpy(), device_name(predictor.device), precision_name(predictor.dtype)
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
@@ -59,20 +59,21 @@ class BorrowingPredictor(Predictor):
     def __init__(self, model: VGG, path: Path, precision: str) -> None:
         super().__init__(model, "cpu", "fp32")
         self._there = str(path), precision
-        self._ran = "ZeroGPU", precision
+        self._ran = ["GPU", precision]
 
-    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        probs, device, precision = probabilities_there(*self._there, pixels.numpy())
-        self._ran = f"{device} (ZeroGPU)", precision
-        return torch.from_numpy(probs)
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits, *self._ran = logits_there(*self._there, pixels.numpy())
+        return torch.from_numpy(logits)
 
-    def explain(self, image: Image.Image, class_index: int | None = None) -> Explanation:
-        """As `vgg.inference.heatmap.explain`."""
-        found = explain_there(*self._there, np.asarray(image.convert("RGB")), class_index)
-        known = {name: torch.from_numpy(found[name]) for name in ("heat", "pixels")}
-        known["name"] = self.config.label_names[found["index"]]  # ImageNet's files have no names
-        return Explanation(**{**found, **known})
+    def explain(
+        self, pixels: torch.Tensor, class_index: int | Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        started = time.perf_counter()
+        heat, logits, *self._ran = explain_there(*self._there, pixels.numpy(), class_index)
+        self.last_run = self._run_info(1000 * (time.perf_counter() - started) / len(pixels))
+        return torch.from_numpy(heat), torch.from_numpy(logits)
 
     def _run_info(self, milliseconds: float) -> RunInfo:
         device, precision = self._ran
+        device = f"{device} (ZeroGPU)"
         return replace(super()._run_info(milliseconds), device=device, precision=precision)

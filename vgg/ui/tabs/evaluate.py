@@ -16,7 +16,7 @@ from vgg.ui.server.choice import choice_from_inputs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import PictureSet, forget, from_folder, from_zip
 from vgg.ui.tabs import evaluate_cell
-from vgg.ui.tabs.evaluate_cell import Measured
+from vgg.ui.tabs.evaluate_cell import Cell, Measured
 from vgg.ui.words import percent, sentence
 
 HELD_OUT, OTHER = "Held-out pictures of its training", "Other pictures"
@@ -46,7 +46,7 @@ def measure(
     """Evaluate a model on a folder of pictures."""
     from vgg.inference.evaluation import evaluate
 
-    predictor, lock = store.predictor(model), store.device_lock
+    predictor, lock = store.predictor(model), store.device_turn()
     found = evaluate(predictor, pictures.index, on_progress=on_progress, lock=lock)
     return Measured(found.to_json(), pictures.index.root, model)
 
@@ -168,20 +168,20 @@ class Handlers:
             return None, gr.skip(), "", _EMPTY, ""
         return found, gr.skip(), summary(found.document), matrix(found.document), ""
 
-    def add_maps(self, found: Measured | None, place: tuple[int, int] | None) -> Iterator[str]:
-        if found is not None and place is not None:
-            yield from evaluate_cell.add_maps(self.store, found, *place)
+    def open_cell(self, found: Measured | None, event: gr.EventData) -> tuple[str, Cell | None]:
+        """The pictures of a cell, still without heat maps, and what they are made of."""
+        if found is None:
+            return "", None
+        count = len(found.document["classes"])
+        row, column = int(event.row), int(event.column)
+        if not (0 <= row < count and 0 <= column < count):
+            return "", None
+        cell = evaluate_cell.read_cell(self.store, found, row, column)
+        return cell.html(), cell
 
-
-def open_cell(found: Measured | None, event: gr.EventData) -> tuple[str, Any]:
-    """The pictures of a cell, still without heat maps, and its place."""
-    if found is None:
-        return "", None
-    count = len(found.document["classes"])
-    row, column = int(event.row), int(event.column)
-    if not (0 <= row < count and 0 <= column < count):
-        return "", None
-    return evaluate_cell.show_cell(found, row, column, []), (row, column)
+    def add_maps(self, cell: Cell | None) -> Iterator[str]:
+        if cell is not None:
+            yield from evaluate_cell.add_maps(self.store, cell)
 
 
 class EvaluateTab:
@@ -189,7 +189,7 @@ class EvaluateTab:
 
     def __init__(self, page: Page) -> None:
         with gr.Tab("Evaluate", id="evaluate-tab"):
-            self.measured, self.opened = gr.State(None), gr.State(None)  # the cell: (row, column)
+            self.measured, self.opened = gr.State(None), gr.State(None)  # the latter: a cell
             self.pictures = gr.State(None, delete_callback=forget)
             with gr.Row(equal_height=False, elem_id="measured-on"):
                 self.source = gr.Radio(
@@ -227,9 +227,9 @@ def wire(page: Page, tab: EvaluateTab) -> None:
     # The pictures first, then their heat maps, as long as no other cell is opened.
     cell = [tab.mistakes, tab.opened]
     opening = tab.table.click(
-        open_cell, tab.measured, cell, show_progress_on=tab.mistakes, **PRIVATE
+        handlers.open_cell, tab.measured, cell, show_progress_on=tab.mistakes, **PRIVATE
     )
-    maps = opening.then(handlers.add_maps, [tab.measured, tab.opened], tab.mistakes, **QUIET)
+    maps = opening.then(handlers.add_maps, tab.opened, tab.mistakes, **QUIET)
     gr.on([tab.table.click, tab.button.click], None, None, None, cancels=[maps])
     for change in page.sidebar.changes:
         change.then(handlers.first, choice, shown, **QUIET)

@@ -1,8 +1,10 @@
 """The Inside tab: the network as a row of stages; what each sees in the current picture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -94,7 +96,11 @@ def _gloss(layer: Layer) -> str:
     return layer.gloss or (f"{kind}: {GLOSSES[kind]}" if kind else "")
 
 
-def maps_of_stage(store: ModelStore, image: Image.Image | None, number: int, *inputs: Any) -> str:
+# The picture of the Predict tab, as a predictor reads it; None where there is none, or several.
+Source = Callable[[Callable[[Path], Image.Image]], Image.Image | None]
+
+
+def maps_of_stage(store: ModelStore, picture: Source, number: int, *inputs: Any) -> str:
     """The strongest feature maps of a stage's last ReLU on the current picture, as HTML; with the
     first stage its filters, too."""
     config = store.config(choice_from_inputs(*inputs))
@@ -103,6 +109,7 @@ def maps_of_stage(store: ModelStore, image: Image.Image | None, number: int, *in
     if not config.trained:
         return quiet("This network has not been trained: its feature maps would show chance.")
     predictor = store.predictor(store.name(choice_from_inputs(*inputs)))
+    image = picture(predictor.read)
     if image is None:
         text = quiet("Add a picture in the Predict tab to see its feature maps here.")
     else:
@@ -148,12 +155,9 @@ def _filters(predictor: "Predictor") -> str:
     )
 
 
-def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
+def race(store: ModelStore, picture: Source) -> Iterator[str]:
     """The same picture through every ImageNet depth whose weights are on this machine: the table so
     far, again after each."""
-    if image is None:
-        yield quiet("Add a picture in the Predict tab first.")
-        return
     networks = [name for name in IMAGENET_NAMES if store.is_here(name)]
     if not networks:
         yield quiet(
@@ -164,7 +168,12 @@ def race(store: ModelStore, image: Image.Image | None) -> Iterator[str]:
     rows = ""
     for number, name in enumerate(networks, start=1):
         yield _race_table(rows) + quiet(f"{name} is at the start: {number} of {len(networks)} …")
-        rows += _race_row(store, name, image)
+        predictor = store.predictor(name)
+        image = picture(predictor.read)
+        if image is None:
+            yield quiet("Add a picture in the Predict tab first.")
+            return
+        rows += _race_row(store, name, predictor, image)
     more = "Others join once their weights are here." if len(networks) < len(IMAGENET_NAMES) else ""
     yield _race_table(rows) + (quiet(more) if more else "")
 
@@ -175,28 +184,26 @@ def _race_table(rows: str) -> str:
         ("Top answer", "the most likely class"),
         ("Probability", "how likely the network finds it"),
         ("Heat map", "what speaks for the top answer"),
-        ("Time", "one picture, its preparation included"),
+        ("Time", "one picture, once it is read"),
         ("Weights", "numbers that training has set"),
         ("MB", "in memory, four bytes a weight"),
     ]
     return table(columns, rows, "race") if rows else ""
 
 
-def _race_row(store: ModelStore, name: str, image: Image.Image) -> str:
+def _race_row(store: ModelStore, name: str, predictor: "Predictor", image: Image.Image) -> str:
     from vgg.inference.heatmap import overlaid
 
-    predictor = store.predictor(name)
-    for _ in range(2):  # the first time is slower
-        with store.device_lock:
-            prediction = predictor.predict([image], top_k=1)[0]
-            run = predictor.last_run
+    found = explain(store, predictor, image)
+    with store.device_turn():  # timed in a pass of its own: the first is slower
+        predictor.measured(found.seen.pixels[None])
+        run = predictor.last_run
     assert run is not None
-    explained = explain(store, predictor, image)
     count = count_parameters(predictor.config)
-    heat = "–" if explained.problem else _picture(overlaid(image, explained), RACE_SIDE, "heat map")
+    heat = "–" if found.problem else _picture(overlaid(found), RACE_SIDE, "heat map")
     return (
-        f"<tr><td>{name}</td><td>{escape(prediction.class_names[0])}</td>"
-        f"<td>{100 * prediction.probs[0]:.1f} %</td><td>{heat}</td>"
+        f"<tr><td>{name}</td><td>{escape(found.name)}</td>"
+        f"<td>{100 * found.probability:.1f} %</td><td>{heat}</td>"
         f"<td>{run.milliseconds:.0f} ms</td><td>{describe_count(count)}</td>"
         f"<td>{4 * count / 1e6:.0f}</td></tr>"
     )
@@ -232,7 +239,7 @@ class Handlers:
                 row_of_stages(config, place),
                 layer_table(config, place),
                 maps_of_stage(
-                    self.store, current_picture(opened, pictures, drawing), place, *inputs
+                    self.store, partial(current_picture, opened, pictures, drawing), place, *inputs
                 ),
             )
         except (ValueError, TypeError) as error:
@@ -240,7 +247,7 @@ class Handlers:
 
     def run_race(self, *shown: Any) -> Iterator[str]:
         try:
-            yield from race(self.store, current_picture(*shown))
+            yield from race(self.store, partial(current_picture, *shown))
         except ValueError as error:
             yield quiet(told(error))
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from PIL import Image
 
 from vgg.checkpoints.loading import STARTER
 from vgg.data.images import IMAGE_SUFFIXES, ImageError
 from vgg.inference.csv_table import ENCODING
+from vgg.inference.options import PredictOptions
 from vgg.ui import heatmap
 from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
@@ -33,7 +35,6 @@ from vgg.ui.tabs.predict_answers import (
 )
 from vgg.ui.tabs.predict_input import (
     Pictures,
-    current_picture,
     example_file,
     read_drawing,
     show_examples,
@@ -41,10 +42,13 @@ from vgg.ui.tabs.predict_input import (
 )
 
 if TYPE_CHECKING:
+    from vgg.inference.heatmap import Explanation
     from vgg.inference.predictor import Predictor
 
-TOP_K = 5
 MAX_PICTURES = 200  # at once on the page; more are work for the command line
+
+# The answer as HTML, updates of the table and of its CSV's button, and what speaks for one class.
+Shown = tuple[Any, Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -53,26 +57,25 @@ class Handlers:
 
     store: ModelStore
 
-    def answer_pictures(
-        self, pictures: Pictures, top_k: float, *inputs: Any
-    ) -> tuple[str, Any, Any]:
-        """Answer for the gallery's pictures: bars for one, a table for several.
-
-        Returns the prediction as HTML, an update of the table, an update of the CSV button.
-        """
+    def answer_pictures(self, pictures: Pictures, top_k: float, *inputs: Any) -> Shown:
+        """Answer for the gallery's pictures: bars and a heat map for one, a table for several."""
         if not pictures:
-            return empty_state(self.store, *inputs), *no_table()
+            return without_table(empty_state(self.store, *inputs))
         if refusal := obstacle(self.store, *inputs):
-            return refusal, *no_table()
-        asked = pictures[:MAX_PICTURES]
+            return without_table(refusal)
+        asked = [(path, caption or Path(path).name) for path, caption in pictures[:MAX_PICTURES]]
         with said():
             files = [uploaded(path) for path, _ in asked]
         predictor = self._loaded(*inputs)
+        if len(asked) == 1:
+            try:
+                image = predictor.read(files[0])
+            except ImageError as error:
+                return without_table(show_answer(Answer(asked[0][1], error=str(error)), None))
+            return self._answer_one(predictor, image, asked[0][1], int(top_k))
         answers, run, progress = [], None, gr.Progress()
-        for done, (file, (_, caption)) in enumerate(zip(files, asked, strict=True)):
-            if len(asked) > 1:
-                progress((done, len(asked)), desc="Asking the network", unit="pictures")
-            name = caption or file.name
+        for done, (file, (_, name)) in enumerate(zip(files, asked, strict=True)):
+            progress((done, len(asked)), desc="Asking the network", unit="pictures")
             try:
                 image = predictor.read(file)
             except ImageError as error:
@@ -86,25 +89,28 @@ class Handlers:
                 f"Only the first {MAX_PICTURES} of {len(pictures)} pictures were answered; for "
                 "more, use `python -m vgg predict FOLDER --csv answers.csv`."
             )
-        if len(answers) == 1:
-            return show_answer(answers[0], run), *no_table()
         text = note("summary", f"{len(answers)} pictures") + run_line(run)
         table = gr.Dataframe(rows(answers), visible=True)
         csv_file = served_file("predictions.csv", csv_text(answers, int(top_k)).encode(ENCODING))
-        return text, table, gr.DownloadButton(value=csv_file, visible=True)
+        return text, table, gr.DownloadButton(value=csv_file, visible=True), None
 
-    def answer_drawing(
-        self, drawing: str | None, top_k: float, *inputs: Any
-    ) -> tuple[str, Any, Any]:
+    def answer_drawing(self, drawing: str | None, top_k: float, *inputs: Any) -> Shown:
         """Answer for the drawing pad; `drawing` is a PNG data URL, or nothing."""
         if not drawing:
-            return empty_state(self.store, *inputs), *no_table()
+            return without_table(empty_state(self.store, *inputs))
         if refusal := obstacle(self.store, *inputs):
-            return refusal, *no_table()
+            return without_table(refusal)
         with said():
             image = read_drawing(drawing)
-        prediction, run = self.store.predict(self._loaded(*inputs), image, int(top_k))
-        return show_answer(Answer("drawing", prediction), run), *no_table()
+        return self._answer_one(self._loaded(*inputs), image, "drawing", int(top_k))
+
+    def _answer_one(
+        self, predictor: "Predictor", image: Image.Image, name: str, top_k: int
+    ) -> Shown:
+        """The answer and, of the same pass, what speaks for it."""
+        found = heatmap.explain(self.store, predictor, image)
+        answer = Answer(name, predictor.top(found.probs[None], top_k)[0])
+        return without_table(show_answer(answer, predictor.last_run), found)
 
     def _loaded(self, *inputs: Any) -> "Predictor":
         with said():
@@ -112,7 +118,7 @@ class Handlers:
 
     def answer(
         self, opened: str, pictures: Pictures, drawing: str, k: float, *inputs: Any
-    ) -> tuple[str, Any, Any]:
+    ) -> Shown:
         if opened == "draw":
             return self.answer_drawing(drawing, k, *inputs)
         return self.answer_pictures(pictures, k, *inputs)
@@ -127,11 +133,11 @@ class Handlers:
         fitting = gr.Column(visible=inputs[0] == STARTER), slider
         return *self.answer(opened, pictures, drawing, k, *inputs), *fitting
 
-    def instead(self, *inputs: Any) -> tuple[Any, Any, Any]:
+    def instead(self, *inputs: Any) -> Shown:
         """While weights come, no answer of another model stands there."""
         if refusal := obstacle(self.store, *inputs):
-            return refusal, *no_table()
-        return gr.skip(), gr.skip(), gr.skip()
+            return without_table(refusal)
+        return gr.skip(), gr.skip(), gr.skip(), gr.skip()
 
     def open_place(self, opened: str, *inputs: Any) -> tuple[Any, ...]:
         return opened, *self.answer(opened, *inputs)
@@ -140,40 +146,31 @@ class Handlers:
         pictures: Pictures = [(example_file(event.example), None)]
         return pictures, gr.Tabs(selected="picture"), *self.answer_pictures(pictures, k, *inputs)
 
-    def explain(
-        self,
-        opened: str,
-        pictures: Pictures,
-        drawing: str,
-        *inputs: Any,
-        index: int | None = None,
-    ) -> tuple[str, Any]:
-        """The heat map as HTML, and the map itself for its check."""
-        if obstacle(self.store, *inputs):
-            return "", None
-        try:
-            picture = current_picture(opened, pictures, drawing)
-            if picture is None:
-                return "", None
-            found = heatmap.explain(self.store, self._loaded(*inputs), picture, index)
-        except ValueError:  # the prediction says what is wrong
-            return "", None
-        return heatmap.show(picture, found), found
-
-    def explain_class(
-        self, opened: str, pictures: Pictures, drawing: str, event: gr.EventData, *inputs: Any
-    ) -> tuple[str, Any]:
-        return self.explain(opened, pictures, drawing, *inputs, index=int(event.index))
+    def explain_class(self, found: Any, event: gr.EventData, *inputs: Any) -> Any:
+        """What speaks for another class, in the pixels that were answered."""
+        predictor = self._asked(found, *inputs)
+        if predictor is None:
+            return None
+        with said():
+            return heatmap.explain(self.store, predictor, found.seen, int(event.index))
 
     def check(self, found: Any, *inputs: Any) -> str:
-        if found is None or obstacle(self.store, *inputs):
+        predictor = self._asked(found, *inputs)
+        if predictor is None:
             return ""
-        return heatmap.show_truth(heatmap.check(self.store, self._loaded(*inputs), found))
+        return heatmap.show_truth(heatmap.check(self.store, predictor, found))
+
+    def _asked(self, found: Any, *inputs: Any) -> "Predictor | None":
+        """The chosen model, where this explanation is of it."""
+        if found is None or obstacle(self.store, *inputs):
+            return None
+        predictor = self._loaded(*inputs)
+        return predictor if predictor.config == found.config else None
 
 
-def no_table() -> tuple[Any, Any]:
-    """Updates where there is no table, and so no CSV of it."""
-    return gr.Dataframe(visible=False), gr.DownloadButton(visible=False)
+def without_table(answer: str, found: "Explanation | None" = None) -> Shown:
+    """An answer as HTML where there is no table, and so no CSV of it."""
+    return answer, gr.Dataframe(visible=False), gr.DownloadButton(visible=False), found
 
 
 def open_row(event: gr.SelectData) -> Any:
@@ -207,7 +204,7 @@ class PredictTab:
                         "Download as CSV", visible=False, elem_id="download-csv"
                     )
                     self.top_k = gr.Slider(
-                        1, most_answers(store, *values), value=TOP_K, step=1,
+                        1, most_answers(store, *values), value=PredictOptions.top_k, step=1,
                         label="Answers to show (top k)", elem_id="top-k",
                     )  # fmt: skip
                     self.button = gr.Button("Predict", variant="primary", elem_id="predict")
@@ -257,7 +254,7 @@ def _table() -> gr.Dataframe:
 def wire(page: Page, tab: PredictTab) -> None:
     """The tab's events. Wired last: it answers anew after each of the sidebar's changes."""
     handlers, choice = Handlers(page.store), page.sidebar.choice
-    shown = [tab.prediction, tab.table, tab.download]
+    shown = [tab.prediction, tab.table, tab.download, tab.explained]
     asked = [*tab.picture.values, tab.top_k, *choice]
     answered = [*_wire_answers(handlers, tab, shown, asked, choice)]
     for choosing in page.sidebar.choosing:
@@ -269,12 +266,14 @@ def wire(page: Page, tab: PredictTab) -> None:
                 handlers.answer_anew, asked, renewed, show_progress_on=tab.prediction, **PRIVATE
             )
         )
-    # The map follows the answer, and the check follows the map: neither is delayed.
-    seen, mapped_to = [*tab.picture.values, *choice], [tab.heat, tab.explained]
-    mapped = [tab.prediction.click(handlers.explain_class, seen, mapped_to, **PRIVATE)]
-    mapped += [answer.then(handlers.explain, seen, mapped_to, **PRIVATE) for answer in answered]
-    for done in mapped:
-        done.then(handlers.check, [tab.explained, *choice], tab.truth, **QUIET)
+    # The map is drawn after the answer, and checked after that: neither is delayed.
+    of_class = tab.prediction.click(
+        handlers.explain_class, [tab.explained, *choice], tab.explained, **PRIVATE
+    )
+    for done in (*answered, of_class):
+        done.then(heatmap.show, tab.explained, tab.heat, **PRIVATE).then(
+            handlers.check, [tab.explained, *choice], tab.truth, **QUIET
+        )
     # The button under the words on an untrained network.
     tab.prediction.select(lambda: gr.Tabs(selected="train-tab"), None, page.tabs, **QUIET)
 

@@ -2,6 +2,7 @@
 every browser knows, and the examples."""
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,6 @@ from vgg.ui.server.uploads import uploaded
 
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 EXAMPLE_SIZE = 256
-READ_SIDE = 448  # pixels of a picture under its heat map
 # A state for each shape that draws a handsome one; found by looking.
 EXAMPLES = {
     "arrow": 13,
@@ -35,13 +35,16 @@ SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp")
 Pictures = list[tuple[str, str | None]] | None  # what gr.Gallery gives: (path, caption)
 
 
-def current_picture(opened: str, pictures: Pictures, drawing: str | None) -> Image.Image | None:
-    """The one picture that is shown; None for none or several. `ValueError` for a broken one."""
+def current_picture(
+    opened: str, pictures: Pictures, drawing: str | None, read: Callable[[Path], Image.Image]
+) -> Image.Image | None:
+    """The one picture that is shown; None for none or several. `ValueError` for a broken one.
+    `read` is that of the predictor that is to see it."""
     if opened == "draw":
         return read_drawing(drawing) if drawing else None
     if not pictures or len(pictures) > 1:
         return None
-    return read_image(uploaded(pictures[0][0]), min_side=READ_SIDE)
+    return read(uploaded(pictures[0][0]))
 
 
 def read_drawing(drawing: str) -> Image.Image:
