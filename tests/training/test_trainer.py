@@ -244,6 +244,7 @@ def test_a_probe_leaves_the_trunk_as_it_was_and_beats_guessing(
 ) -> None:
     result = train(drawn, out=tmp_path / "model", model=str(trunk), mode="auto")
     assert result.mode == "probe"
+    assert result.notes[0] == "a new last layer on the frozen trunk of trunk"  # not its place
     model = load_model(tmp_path / "model")
     assert model.config.head == "stages"
     assert model.config.pretrained_cfg.crop_mode == "border"

@@ -297,6 +297,17 @@ def test_a_file_of_the_server_is_not_taken_for_an_upload(server: Server, path: s
             assert "heatmap" not in events
 
 
+def test_a_broken_call_leaves_one_short_line_in_the_log(server: Server) -> None:
+    begun = len(server.log.read_text())
+    with pytest.raises(urllib.error.HTTPError):
+        call(server, "a" * 50_000)
+    call(server, "predict")
+    call(server, "predict", {"path": "a" * 100_000, "meta": {"_type": "gradio.FileData"}})
+    log = server.log.read_text()[begun:].splitlines()
+    assert len(log) == 3
+    assert all("failed: " in line and len(line) < 200 for line in log)
+
+
 def test_a_picture_of_the_server_is_not_shown_by_its_path(server: Server, shapes: Path) -> None:
     picture = str(shapes / "star.png")
     events = call(server, "predict", {"path": picture}, "starter", 5)

@@ -76,6 +76,12 @@ def _places(weights_dir: Path | None) -> list[Path]:
     return [home] if chosen or home == SHIPPED else [home, SHIPPED, PACKAGED]
 
 
+def model_name(spec: str | Path) -> str:
+    """What messages call the model `spec`: never by its place on this machine."""
+    name = str(spec)
+    return name if name.startswith(HUB_PREFIX) else Path(name).name or name
+
+
 def load_model(
     spec: str | Path,
     *,
@@ -158,7 +164,7 @@ def find_weights(
         return download(imagenet_repository(name), on_progress=on_progress, name=name)
     raise UserError(
         "checkpoints.no_model",
-        name=name,
+        name=model_name(name),
         choices=(STARTER, *own_models(weights_dir), *IMAGENET_NAMES),
         prefix=HUB_PREFIX,
     )

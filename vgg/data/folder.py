@@ -98,9 +98,9 @@ def _existing_folder(path: Path) -> Path:
     try:
         root = path.resolve(strict=True)
     except FileNotFoundError:
-        raise UserError("data.no_folder", path=str(path)) from None
+        raise UserError("data.no_folder", name=path.name or str(path)) from None
     except (OSError, RuntimeError):  # RuntimeError: links in a circle
-        raise UserError("data.folder_closed", path=str(path)) from None
+        raise UserError("data.folder_closed", name=path.name or str(path)) from None
     if root.is_dir():
         return root
     if zipfile.is_zipfile(root):

@@ -67,9 +67,9 @@ def draw_folder(
         raise UserError("data.shape_count", value=count)
     _check(SHAPES[0], size)
     if out.exists() and not out.is_dir():
-        raise UserError("data.shapes_file", folder=out)
+        raise UserError("data.shapes_file", name=out.name)
     if out.exists() and any(out.iterdir()):
-        raise UserError("data.shapes_taken", folder=out)
+        raise UserError("data.shapes_taken", name=out.name)
     # An empty folder that is there already is filled, not replaced: it may be a mount point, or
     # the folder that the caller stands in.
     home = out if out.exists() else out.parent
@@ -77,7 +77,7 @@ def draw_folder(
         home.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".shapes-", dir=home)
     except OSError as error:
-        raise UserError("data.shapes_disk", folder=out, why=error.strerror) from error
+        raise UserError("data.shapes_disk", name=out.name, why=error.strerror) from error
     total = count * len(SHAPES)
     with scratch:
         drawn = Path(scratch.name) / "drawn"

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgg.checkpoints.loading import PROJECT, STARTER, find_config, find_weights, project_file
+from vgg.checkpoints.loading import (
+    PROJECT,
+    STARTER,
+    find_config,
+    find_weights,
+    model_name,
+    project_file,
+)
 from vgg.downloads import HUB_PREFIX
 from vgg.errors import UserError
 from vgg.export.hub import (
@@ -136,7 +143,7 @@ def _model_files(
         return spec, {}
     config = find_config(spec, weights_dir=weights_dir)
     if not config.trained:
-        raise UserError("export.untrained_space", name=spec)
+        raise UserError("export.untrained_space", name=model_name(spec))
     path = find_weights(spec, weights_dir=weights_dir).resolve()
     name = re.sub(r"[^\w.-]+", "-", path.stem if path.is_file() else path.name).strip("-.")
     if not name or name == STARTER or name in IMAGENET_NAMES:

@@ -130,6 +130,7 @@ def _asked(folder: Path, config: ModelConfig, pictures: Sequence[Path]) -> dict[
     )
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+        reason = reason.replace(f"{folder.resolve()}{os.sep}", "")  # a visitor may read it
         raise UserError("export.not_loaded", why=reason)
     answers: dict[str, Any] = json.loads(ran.stdout)
     return answers

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vgg.checkpoints.loading import model_name
 from vgg.data.batches import Batch, read_batches
 from vgg.data.images import read_image, to_rgb
 from vgg.data.transforms import needed_side, normalise, to_uint8
@@ -320,4 +321,4 @@ def _ready(model: VGG, device: torch.device, dtype: torch.dtype) -> VGG:
 def check_trained(config: ModelConfig, spec: str) -> None:
     """A `UserError` where the network is untrained: what it answers would be a guess."""
     if config.num_classes and not config.trained:
-        raise UserError("inference.untrained", name=spec)
+        raise UserError("inference.untrained", name=model_name(spec))

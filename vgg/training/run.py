@@ -25,6 +25,7 @@ from vgg.checkpoints.file_names import (
     WEIGHTS_FILE,
 )
 from vgg.checkpoints.folder import is_half, replacing, save_checkpoint
+from vgg.checkpoints.loading import model_name
 from vgg.data.files import FileBytes, in_threads
 from vgg.data.images import ImageError, read_image
 from vgg.data.index import Skipped
@@ -267,6 +268,8 @@ def check_same_choices(before: dict[str, Any], options: TrainOptions) -> None:
     """Refuse to go on with a training under other choices: the result would be neither's."""
     for name, now in asdict(options).items():
         if (was := before.get(name, now)) != now:  # one that there was not then is as it was
+            if name == "model":
+                was, now = model_name(was or "none"), model_name(now or "none")
             raise UserError("training.other_choices", name=name, before=was, now=now)
 
 

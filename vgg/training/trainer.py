@@ -11,7 +11,13 @@ from typing import Any
 
 from vgg import distributed
 from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
-from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model, load_trunk
+from vgg.checkpoints.loading import (
+    STARTER,
+    default_weights_dir,
+    load_model,
+    load_trunk,
+    model_name,
+)
 from vgg.data.files import FileBytes
 from vgg.data.folder import scan_folder
 from vgg.data.folder_names import parts_of
@@ -224,14 +230,15 @@ def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
             raise UserError("training.no_weights", what=unknown)
         run.say("plan", f"{unknown} has no pretrained weights: from scratch")
         return None
+    called = model_name(spec)
     try:
         model = _load(run, spec, weights_dir)
     except HubUnavailableError:
         if options.model or options.mode in ON_A_TRUNK:
             raise
-        run.say("plan", f"the weights of {spec} can't be had here: the training is from scratch")
+        run.say("plan", f"the weights of {called} can't be had here: the training is from scratch")
         return None
-    run.say("plan", f"a new last layer on the frozen trunk of {spec}")
+    run.say("plan", f"a new last layer on the frozen trunk of {called}")
     return model
 
 

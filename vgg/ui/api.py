@@ -252,7 +252,7 @@ def _whole(number: Any) -> Any:
 
 def _file(data: Any) -> tuple[Path, str]:
     """Where an uploaded file lies, and what its sender calls it."""
-    fields = data if isinstance(data, dict) else data.model_dump()
+    fields = data if isinstance(data, dict) else dict(data) if isinstance(data, gr.FileData) else {}
     with said(str):
         path = uploaded(fields.get("path"))
     return path, str(fields.get("orig_name") or path.name)
@@ -261,4 +261,4 @@ def _file(data: Any) -> tuple[Path, str]:
 def _without_paths(document: dict[str, Any], job: Job) -> dict[str, Any]:
     """An event or result as a stranger may see it."""
     shown = {key: value for key, value in document.items() if key != "options"}
-    return {**shown, "out": job.name} if "out" in shown else shown
+    return {**shown, **{key: job.name for key in ("out", "folder") if key in shown}}

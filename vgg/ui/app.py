@@ -13,6 +13,7 @@ from vgg.ui.events import QUIET
 from vgg.ui.page import Page, begin_session
 from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.quiet_log import QuietBlocks, quiet_web_server
 from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import evaluate, inside, models, predict, train
 from vgg.ui.words import told
@@ -30,9 +31,11 @@ def build(settings: Settings) -> gr.Blocks:
     store = ModelStore(settings, visitor=visitor)
     store.choice_of(store.first_name)  # a model that is none is said before anything is built
     jobs = Jobs(store)
-    blocks = gr.Blocks(
+    blocks = QuietBlocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     )
+    blocks.traces = not settings.public
+    quiet_web_server()
     with blocks:
         api.build(store, jobs)  # first of all: a private event of the same name would take it
         with gr.Row(elem_id="header"):

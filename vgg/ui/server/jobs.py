@@ -205,8 +205,6 @@ class Jobs:
             state = STOPPED
         except UserError as error:
             job.error = str(error)
-            if job.options.model:  # a path, where it is a model of this page
-                job.error = job.error.replace(job.options.model, Path(job.options.model).name)
         except Exception as error:
             log.exception("training %s failed", job.name)
             job.error = f"the training failed ({type(error).__name__}); the server's log says more"

@@ -1,0 +1,134 @@
+"""What strangers get of a public page, and what their broken calls leave in its log."""
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Server, serving
+from gradio_client import Client, handle_file
+
+from vgg.data.shapes import draw_folder
+
+HOME = "server-place"  # the folder with models
+# None of these may be in anything that a visitor gets. Gradio's own folder for uploads may.
+SECRET = (str(ROOT), HOME, ".visitors", "vgg-studio-data", sys.prefix, "Traceback", "site-packages")
+LONG = "a" * 100_000
+ODD: tuple[Any, ...] = (
+    LONG,
+    {"path": LONG, "meta": {"_type": "gradio.FileData"}},
+    {"path": str(ROOT / "app.py"), "meta": {"_type": "gradio.FileData"}},
+    float("inf"),
+)
+pytestmark = pytest.mark.slow
+
+
+def sent(url: str, data: Any = None) -> str:
+    """What a request is answered with, also where that is a refusal."""
+    body = None if data is None else json.dumps(data).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+class Visitor:
+    """A stranger's session; `got` is all that it was sent, by what it asked for."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = f"{server.url}/gradio_api"
+        self.client = Client(server.url, verbose=False, analytics_enabled=False)
+        self.got: list[tuple[str, str]] = []
+        self.calls = 0
+
+    def ask(self, path: str, data: Any = None) -> str:
+        self.calls += 1
+        self.got.append((path, sent(f"{self.url}/{path}", data)))
+        return self.got[-1][1]
+
+    def event(self, number: int, name: str, data: list[Any]) -> None:
+        """Start an event of the page as a browser does, and read what it says to its end."""
+        session = self.client.session_hash
+        asked = {"data": data, "fn_index": number, "session_hash": session}
+        if "event_id" not in self.ask("queue/join", asked):
+            return
+        said = []
+        with urllib.request.urlopen(
+            f"{self.url}/queue/data?session_hash={session}", timeout=60
+        ) as lines:
+            for line in lines:
+                said.append(line.decode())
+                if '"process_completed"' in said[-1] or '"close_stream"' in said[-1]:
+                    break
+        self.got.append((f"{name} of {str(data)[:60]}", "".join(said)))
+
+    def train(self, pictures: Path, **choices: Any) -> str:
+        """The model that was trained, watched as closely as can be."""
+        job = self.client.predict(
+            handle_file(pictures), api_name="/train", epochs=1, image_size=64, **choices
+        )
+        while True:
+            state = self.client.predict(job["job"], api_name="/job")
+            self.got.append(("/job", json.dumps(state)))
+            if state["state"] not in ("waiting", "running"):
+                break
+            time.sleep(0.01)
+        assert state["state"] == "done", state
+        self.got.append(("/train", json.dumps(job)))
+        return str(job["model"])
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Visitor, list[str]]]:
+    """A visitor who trained, trained from their own model, and set off every endpoint and event
+    with what the page holds and with what it never sends; and the log of that."""
+    work = tmp_path_factory.mktemp("public-page")
+    (work / HOME).mkdir()
+    draw_folder(work / "shapes", count=6, size=64)
+    with zipfile.ZipFile(work / "shapes.zip", "w") as packed:
+        for file in (work / "shapes").rglob("*.png"):
+            packed.write(file, file.relative_to(work / "shapes"))
+    with serving(work, "--host", "0.0.0.0", "--weights-dir", work / HOME) as server:
+        visitor = Visitor(server)
+        own = visitor.train(work / "shapes.zip", mode="scratch", name="mine")
+        own = visitor.train(work / "shapes.zip", mode="probe", name="next", model=own)
+        page = json.loads(sent(f"{server.url}/config"))
+        visitor.got.append(("/config", json.dumps(page)))
+        parts = {part["id"]: part["props"] for part in page["components"]}
+        events = {event["api_name"]: event for event in page["dependencies"]}
+        visitor.event(events["choose"]["id"], "choose", [own])  # the page knows the model now
+        begun = len(server.log.read_text())
+        visitor.calls = 0
+        for name, event in events.items():
+            props = [parts[number] for number in event["inputs"]]
+            data = [own if p.get("elem_id") == "model" else p.get("value") for p in props]
+            odd = [ODD[place % len(ODD)] for place in range(len(data))]
+            for variant in (data, odd, [1] * 40) if data else (data,):
+                visitor.event(event["id"], name, variant)
+        for path in ("run/predict", "call/predict", "component_server", f"call/{LONG[:50_000]}"):
+            visitor.ask(path, {"data": [LONG], "fn_index": 10**6, "session_hash": LONG})
+        for path in (f"file={LONG[:50_000]}", "file=/etc/passwd"):
+            visitor.ask(path)
+        yield visitor, server.log.read_text()[begun:].splitlines()
+
+
+def test_nothing_that_a_visitor_gets_names_a_place_on_the_server(
+    walked: tuple[Visitor, list[str]],
+) -> None:
+    told = [(secret, what) for what, text in walked[0].got for secret in SECRET if secret in text]
+    assert told == []
+
+
+def test_a_broken_call_leaves_one_short_line_in_the_log(walked: tuple[Visitor, list[str]]) -> None:
+    visitor, log = walked
+    assert any("failed: " in line for line in log)
+    assert max(map(len, log)) < 200
+    assert len(log) <= visitor.calls
