@@ -22,7 +22,7 @@ from vgg.data.transforms import normalise, to_uint8
 from vgg.inference.predictor import Predictor
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
-from vgg.training import finetune, logistic
+from vgg.training import cached_maps, finetune, finetune_plan, logistic
 from vgg.training.cached_maps import ActivationCache, CachedPictures, Zoomed, zoom
 from vgg.training.features import Trunk
 from vgg.training.loop import train_loop
@@ -65,7 +65,7 @@ def network(head: str = "stages", *, batch_norm: bool = True) -> VGG:
 @pytest.fixture
 def last_stage_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a large network on a CPU."""
-    monkeypatch.setattr(finetune, "LIGHT_MACS", 0)
+    monkeypatch.setattr(finetune_plan, "LIGHT_MACS", 0)
 
 
 def tune(folder: Path, trunk: Path, out: Path, **choices: Any) -> TrainResult:
@@ -156,7 +156,7 @@ def test_mirror_images_come_for_one_in_two_and_only_while_learning() -> None:
     assert pictures.take(pictures.rows, CPU, CFG)[0].sum() == 0
 
 
-def test_maps_of_another_size_push_earlier_ones_off_the_shelf() -> None:
+def test_maps_of_another_size_push_earlier_ones_out_of_the_cache() -> None:
     cache = ActivationCache(2, 2)
     cache.put(0, np.zeros(4, np.float16), torch.zeros(3, 4, 4, dtype=torch.float16))
     cache.put(1, np.ones(4, np.float16), torch.ones(3, 2, 2, dtype=torch.float16))
@@ -258,7 +258,7 @@ def test_the_probe_is_kept_where_tuning_made_it_worse(
     assert same_weights(tmp_path / "tuned", tmp_path / "probe")
 
 
-def test_the_probe_is_kept_where_the_loss_explodes(
+def test_the_probe_is_kept_where_the_loss_diverges(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finetune, "RECIPE", replace(finetune.RECIPE, lr=1e30))
@@ -268,6 +268,20 @@ def test_the_probe_is_kept_where_the_loss_explodes(
     told = [event["message"] for event in events_in(tmp_path / "model", "warning")]
     assert any("learning rate" in sentence for sentence in told)
     assert any("failed" in sentence for sentence in told)
+
+
+def test_the_probe_is_kept_whatever_goes_wrong_while_the_trunk_is_tuned(
+    drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object) -> None:
+        raise NotImplementedError("an operator that this device does not have")
+
+    monkeypatch.setattr(cached_maps, "zoom", lacking)
+    result = tune(drawn, trunk, tmp_path / "model", epochs=1)
+    assert result.mode == "probe"
+    assert load_model(tmp_path / "model").config.trained
+    told = [event["message"] for event in events_in(tmp_path / "model", "warning")]
+    assert told == ["tuning the trunk failed (NotImplementedError): it stays as it was"]
 
 
 # Stopped, killed, repeated
@@ -305,7 +319,7 @@ def test_a_stop_before_the_stages_learned_leaves_the_probe(
     assert load_model(tmp_path / "model").config.trained
 
 
-class Killed(Exception):  # noqa: N818
+class Killed(BaseException):
     pass
 
 
@@ -322,7 +336,7 @@ def killed_after(number: int) -> Callable[[dict[str, Any]], None]:
 def test_a_killed_training_goes_on_to_the_same_weights_bit_for_bit(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light: bool
 ) -> None:
-    monkeypatch.setattr(finetune, "LIGHT_MACS", finetune.LIGHT_MACS * light)
+    monkeypatch.setattr(finetune_plan, "LIGHT_MACS", finetune_plan.LIGHT_MACS * light)
     monkeypatch.setattr(finetune.Run, "save_state", _always_saving(finetune.Run.save_state))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     first = tune(drawn, trunk, whole, epochs=3)
@@ -399,10 +413,10 @@ def test_a_training_ends_about_when_its_time_is_over(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("last_stage_only")
-def test_with_a_budget_the_shelf_is_filled_while_the_features_are_computed(
+def test_with_a_budget_the_cache_is_filled_while_the_features_are_computed(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "MOST_SHELVED", 2)
+    monkeypatch.setattr(finetune_plan, "CACHED", replace(finetune_plan.CACHED, most=2))
     tune(drawn, trunk, tmp_path / "model", budget_s=60, augment=False)
     totals = [event["total"] for event in events_in(tmp_path / "model", "features")]
     assert set(totals) == {240}
@@ -414,8 +428,8 @@ def test_with_a_budget_the_shelf_is_filled_while_the_features_are_computed(
 def test_auto_tunes_where_there_are_pictures_and_time_and_says_so(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "MOST_ZOOMED", 2)
-    monkeypatch.setattr(finetune, "LEAST_ZOOMED", 1)
+    zoomed = replace(finetune_plan.ZOOMED, least=1, most=2)
+    monkeypatch.setattr(finetune_plan, "ZOOMED", zoomed)
     result = tune(drawn, trunk, tmp_path / "model", mode="auto", budget_s=60)
     metrics = json_in(tmp_path / "model", "metrics")
     assert result.accuracy == max(metrics["accuracy_probe"], metrics["accuracy_finetune"])
@@ -434,15 +448,15 @@ def test_auto_leaves_the_trunk_alone_where_pictures_are_few(trunk: Path, tmp_pat
 def test_auto_leaves_the_trunk_alone_where_time_is_short(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "LEAST_SHELVED", 10**6)
+    monkeypatch.setattr(finetune_plan, "CACHED", replace(finetune_plan.CACHED, least=10**6))
     result = tune(drawn, trunk, tmp_path / "model", mode="auto", budget_s=20)
     assert result.mode == "probe"
     assert "a longer budget would do better" in result.notes[-1]
 
 
 def test_outputs_of_very_many_pictures_are_not_kept() -> None:
-    assert finetune._fits(100_352 + 768, 5_000)  # VGG-16 at 224 pixels
-    assert not finetune._fits(100_352 + 768, 50_000)
+    assert finetune_plan.fits(100_352 + 768, 5_000)  # VGG-16 at 224 pixels
+    assert not finetune_plan.fits(100_352 + 768, 50_000)
 
 
 def test_finetune_needs_a_pretrained_network(drawn: Path, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ from vgg.training.dataset import Dataset, read_pixels
 from vgg.training.features import Trunk, extract
 from vgg.training.logistic import fit_head
 from vgg.training.options import TrainOptions
-from vgg.training.probe import in_turns
 from vgg.training.probe import preprocessing_of as trunk_preprocessing
+from vgg.training.probe import round_robin_by_class
 from vgg.training.recipe import Epoch, Recipe, learning_rate
 from vgg.training.run import Run
 from vgg.training.scratch import (
@@ -292,10 +292,10 @@ def test_without_weights_it_says_so_and_trains_from_scratch(drawn: Path, tmp_pat
 
 def test_pictures_are_taken_from_each_class_in_turn() -> None:
     labels = [0] * 50 + [1] * 5 + [2] * 20
-    order = in_turns(labels, seed=0)
+    order = round_robin_by_class(labels, seed=0)
     assert sorted(order) == list(range(75))
     assert sorted(labels[number] for number in order[:15]) == [0] * 5 + [1] * 5 + [2] * 5
-    assert order != in_turns(labels, seed=1)
+    assert order != round_robin_by_class(labels, seed=1)
 
 
 # The last layer

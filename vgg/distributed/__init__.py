@@ -193,21 +193,20 @@ def run_on_rank_0(work: Callable[[], Result]) -> Result:
     return cast(Result, done)
 
 
-def all_or_none(work: Callable[[], Result]) -> list[Result]:
-    """What `work` gives in each process, in order, in every process, however long it takes.
+def all_or_none(work: Callable[[], Result]) -> Result:
+    """What `work` gives in this process, once all have done theirs, however long it takes.
 
     What it raises in one is raised in all, so that none goes on alone. `work` itself must not call
     any of these functions.
     """
     if world() == 1:
-        return [work()]
-    own = _tried(work)
+        return work()
+    done, raised = _tried(work)
     barrier()
-    tried = all_gather(own)
-    raised = next((error for _, error in tried if error), None)
-    if raised:
-        raise raised
-    return [cast(Result, done) for done, _ in tried]
+    for error in all_gather(raised):
+        if error:
+            raise error
+    return cast(Result, done)
 
 
 def _tried(work: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
@@ -280,7 +279,8 @@ def in_chunks(
     results = work([item for chunk in own for item in chunk])
     counts = [len(chunk) for chunk in own] + [0]  # perhaps none in the last turn
     for turn in range(-(-len(chunks) // world())):
-        for part in all_or_none(partial(_next_of, results, counts[turn])):
+        done = all_or_none(partial(_next_of, results, counts[turn]))
+        for part in all_gather(done):
             yield from part
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -112,52 +112,46 @@ def fill(
     cache: ActivationCache,
     trunk: Trunk,
     items: Sequence[Item],
-    check_stop: Callable[[], None],
 ) -> None:
     """Run the trunk on these pictures and put what it gives into the cache.
 
-    Several processes share the work, and all have all of it in the end. `ValueError`: a picture
-    is gone.
+    Several processes share the work, and all have all of it in the end. `UserError`: a picture
+    is gone; `StoppedError`.
     """
-
     samples = dict(zip(dataset.rows.tolist(), dataset.samples, strict=True))
 
-    def through_trunk(items: Sequence[Item]) -> Iterator[tuple[np.ndarray, Tensor] | None]:
-        looks = in_threads(
+    def through_trunk(items: Sequence[Item]) -> Iterator[tuple[np.ndarray, Tensor]]:
+        loaded = in_threads(
             lambda item: (dataset.load(samples[item[0]], trunk.cfg).pixels, item[1]), items
         )
-        with closing(looks):
-            for batch in batches(looks, trunk.batch_size):
-                turned = [x.flip(2) if turn else x for x, turn in batch if x is not None]
-                if len(turned) < len(batch):
-                    yield from [None] * len(batch)
-                    continue
+        with closing(loaded):
+            for batch in batches(loaded, trunk.batch_size):
+                run.check_stop()
+                pixels = [x.flip(2) if mirror else x for x, mirror in batch if x is not None]
+                if len(pixels) < len(batch):
+                    raise UserError("training.picture_gone")
                 with run.lock:
-                    features, maps = trunk.with_maps(torch.stack(turned))
+                    features, maps = trunk.with_maps(torch.stack(pixels))
                 yield from zip(features, maps.cpu(), strict=True)
 
     results = distributed.in_chunks(items, trunk.batch_size, through_trunk)
     for done, ((row, mirrored), result) in enumerate(zip(items, results, strict=True), start=1):
-        if result is None:
-            raise UserError("training.picture_gone")
         cache.put(row, *result, mirrored=mirrored)
         run.progress("features", done, len(items))
-        check_stop()
 
 
-def read_all(
-    run: Run, dataset: Dataset, cfg: Preprocessing, check_stop: Callable[[], None]
-) -> Tensor:
-    """Pixels of all pictures, uint8 (size, 3, S, S), a line a row. `ValueError`: one is gone."""
+def read_all(run: Run, dataset: Dataset, cfg: Preprocessing) -> Tensor:
+    """Pixels of all pictures, uint8 (size, 3, S, S), a line a row. `UserError`: one is gone;
+    `StoppedError`."""
     pixels = empty_pixels(dataset.size, cfg.size)
-    looks = in_threads(lambda sample: dataset.load(sample, cfg), dataset.samples)
-    with closing(looks):
-        for done, (row, item) in enumerate(zip(dataset.rows, looks, strict=True), start=1):
+    loaded = in_threads(lambda sample: dataset.load(sample, cfg), dataset.samples)
+    with closing(loaded):
+        for done, (row, item) in enumerate(zip(dataset.rows, loaded, strict=True), start=1):
+            run.check_stop()
             if item.pixels is None:
                 raise UserError("training.picture_gone")
             pixels[row] = item.pixels
             run.progress("decode", done, len(dataset))
-            check_stop()
     return pixels
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vgg import distributed
-from vgg.errors import StoppedError, UserError
+from vgg.errors import ProcessLostError, StoppedError, UserError
 from vgg.network.compiling import TRAINING_SECONDS
 from vgg.network.vgg import VGG
 from vgg.training.learner import Learner, NewOptimizer
@@ -76,7 +76,7 @@ def train_loop(
     Several processes (see `vgg.distributed`) share each batch, and learn what one would.
 
     `StoppedError`, `UserError`: the training was stopped, or its loss diverged, before anything
-    was learned.
+    was learned. `ProcessLostError`: another process has ended, or this one can't go on.
     """
     distributed.barrier()
     recipe = recipe or Recipe()
@@ -214,7 +214,7 @@ class TrainLoop:
             return True
         except torch.OutOfMemoryError as error:
             if distributed.world() > 1:  # the others are in the middle of the step
-                raise UserError("training.memory_later") from error
+                raise ProcessLostError("training.memory_later") from error
         # Only here, where nothing holds on to what the failed try took.
         self.learner.halve_batch(self.warn)
         return False

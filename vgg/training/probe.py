@@ -53,26 +53,28 @@ def train_probe(
     that goes through the trunk now.
     """
     head_name = run.options.head or TRAINED_HEAD
-    looks = _look_at_all(run, dataset, model, head_name, size, keep)
-    dataset, features, prints = looks.finish()
+    done = _through_trunk(run, dataset, model, head_name, size, keep)
+    dataset, features, prints = done.finish()
     features = features.astype(np.float32)
     parts = split(dataset.index, prints, features, seed=run.options.seed)
     run.tell_split(parts)
     names, targets = dataset.class_names, dataset.labels
-    head = fit_head(
-        features[parts.train],
-        targets[parts.train],
-        parts.groups[parts.train],
-        len(names),
-        seed=run.options.seed,
-        device=run.device,
-        should_stop=run.should_stop,
+    head = distributed.run_on_rank_0(  # each might stop at another place
+        lambda: fit_head(
+            features[parts.train],
+            targets[parts.train],
+            parts.groups[parts.train],
+            len(names),
+            seed=run.options.seed,
+            device=run.device,
+            should_stop=run.should_stop,
+        )
     )
-    network = with_head(model, head_name, len(names), looks.trunk.cfg, names)
+    network = with_head(model, head_name, len(names), done.trunk.cfg, names)
     network.classifier[-1].load_state_dict({"weight": head.weight, "bias": head.bias})
     network.config = replace(network.config, trained=True, extra={"temperature": head.temperature})
     logits = features[parts.held_out] @ head.weight.numpy().T + head.bias.numpy()
-    if not looks.stopped and run.options.mode == "probe":
+    if not done.stopped and run.options.mode == "probe":
         run.say("plan", "the last layer has converged: more time would not change it")
     return Trained(
         network=network,
@@ -80,43 +82,43 @@ def train_probe(
         split=parts,
         probs=apply_temperature(logits, head.temperature),
         epochs=0,
-        stopped=looks.stopped,
+        stopped=done.stopped,
         facts={
             "temperature": head.temperature,
             "temperature_from": "pictures learned from, each by a layer that had not seen it",
             "regularisation": head.strength,
-            "trunk_runs": looks.trunk_runs,
+            "trunk_runs": done.trunk_runs,
         },
     )
 
 
-def _look_at_all(
+def _through_trunk(
     run: Run,
     dataset: Dataset,
     model: VGG,
     head: str,
     size: int | None,
     keep: Callable[[int, np.ndarray, Tensor], None] | None,
-) -> "_Looks":
-    """All pictures, looked at in a size that the budget allows; in the end perhaps not all.
+) -> "_TrunkPass":
+    """All pictures, in a size that the budget allows; in the end perhaps not all.
 
     Where no budget was given, the trunk takes the time that it needs.
     """
 
-    def loader_at(size: int | None) -> _Looks:
+    def pass_at(size: int | None) -> _TrunkPass:
         cfg = preprocessing_of(model, size)
         trunk = Trunk(model, head, cfg, device=run.device, dtype=run.dtype)
-        return _Looks(run, dataset, trunk, keep)
+        return _TrunkPass(run, dataset, trunk, keep)
 
     size = size or run.options.image_size
-    looks = loader_at(size)
+    found = pass_at(size)
     by_time = run.seconds is not None and size is None
-    if by_time and distributed.any_of(bool(looks.todo)):
-        each = looks.measure()
+    if by_time and distributed.any_of(bool(found.todo)):
+        each = distributed.all_or_none(found.measure)
         needed, time_left = distributed.run_on_rank_0(
-            lambda: (each * len(looks.todo), TRUNK_SHARE * max(run.left, 0.1))
+            lambda: (each * len(found.todo), TRUNK_SHARE * max(run.left, 0.1))
         )
-        size = looks.trunk.cfg.size
+        size = found.trunk.cfg.size
         smaller = [s for s in SMALLER_SIZES if s < size]
         fitting = [s for s in smaller if needed * (s / size) ** 2 <= time_left]
         if needed > time_left and smaller:
@@ -126,12 +128,12 @@ def _look_at_all(
                 f"at {size} pixels the trunk would take about {needed:.0f} s for the pictures, so "
                 f"they are shown to it at {chosen} pixels; a longer budget would do better",
             )
-            looks = loader_at(chosen)
-    looks.work()
-    return looks
+            found = pass_at(chosen)
+    distributed.all_or_none(found.work)
+    return found
 
 
-class _Looks:
+class _TrunkPass:
     """What is known of the pictures of a dataset, by their digests, and which still have to go
     through the trunk.
 
@@ -159,7 +161,7 @@ class _Looks:
             self.least = (1 - TRUNK_SHARE) / 2 * budget
         done = set(self.rows)
         self.todo: list[int] = []  # places in the dataset
-        for place in in_turns(dataset.labels.tolist(), run.options.seed):
+        for place in round_robin_by_class(dataset.labels.tolist(), run.options.seed):
             if digests[place] not in done:
                 done.add(digests[place])  # a copy of the same file counts once
                 self.todo.append(place)
@@ -176,8 +178,8 @@ class _Looks:
         """Take the next pictures, all by default, until it is time to stop."""
         now, self.todo = self.todo[:most], self.todo[most:] if most is not None else []
         total = len(set(self.digests))
-        looks = in_threads(self._load, now)
-        with closing(looks), closing(extract(self.trunk, looks, lock=self.run.lock)) as seen:
+        loaded = in_threads(self._load, now)
+        with closing(loaded), closing(extract(self.trunk, loaded, lock=self.run.lock)) as seen:
             for done, item in enumerate(seen, start=1):
                 if item.features is None:
                     self.errors[item.digest] = item.picture.error
@@ -207,8 +209,8 @@ class _Looks:
     def finish(self) -> tuple[Dataset, np.ndarray, np.ndarray]:
         """(the dataset less what could not be read or did not get its turn, features (N, D),
         fingerprints (N,))."""
+        distributed.all_or_none(self._complete_fingerprints)
         self._tell_all()
-        self._complete_fingerprints()
         digests = self.digests
         places = [p for p, d in enumerate(digests) if d in self.errors or self._is_known(d)]
         if len(places) < len(digests):
@@ -225,7 +227,6 @@ class _Looks:
 
     def _tell_all(self) -> None:
         """Everyone's share, put together in every process."""
-        distributed.barrier()
         fresh = {digest: row for digest, row in self.rows.items() if digest not in self.known}
         shares = distributed.all_gather(
             (fresh, self.records, self.errors, self.trunk_runs, self.stopped)
@@ -242,10 +243,10 @@ class _Looks:
         lacking = {
             digest: place
             for place, digest in enumerate(self.digests)
-            if digest in self.rows and digest not in self.records
+            if digest in self.known and digest not in self.records
         }
         fresh: dict[str, np.ndarray] = {}
-        for digest, item in in_threads(self._load, lacking.values()):
+        for digest, item in in_threads(self._load, distributed.shard(list(lacking.values()))):
             if item.fingerprint is not None:
                 fresh[digest] = item.fingerprint
             else:
@@ -271,15 +272,15 @@ class _Looks:
         )
 
 
-def in_turns(labels: Sequence[int], seed: int) -> list[int]:
+def round_robin_by_class(labels: Sequence[int], seed: int) -> list[int]:
     """All numbers in an order that takes one picture of each class in turn: wherever it breaks
     off, every class has had its share."""
     rng = random.Random(seed)
     queues: dict[int, list[int]] = {}
     for number, label in enumerate(labels):
         queues.setdefault(label, []).append(number)
-    turns = []
+    places = []
     for label, queue in queues.items():
         rng.shuffle(queue)
-        turns += [(place, label, number) for place, number in enumerate(queue)]
-    return [number for _, _, number in sorted(turns)]
+        places += [(place, label, number) for place, number in enumerate(queue)]
+    return [number for _, _, number in sorted(places)]

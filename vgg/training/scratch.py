@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from vgg import distributed
@@ -27,7 +28,7 @@ from vgg.training.run import Run, copies_of, round_to_half
 from vgg.training.throughput import seconds_per_picture
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; five poolings leave 1 to 7 of them
-ENLARGED = 48  # smaller pictures are shown so large: there is more to see for the first stages
+ENLARGED = 48  # smaller pictures are made so large: there is more to see for the first stages
 WIDTHS = (1.0, 0.5, 0.25, 0.125)
 FEW_CLASSES = 32  # more are not told apart by the 64 numbers that the narrowest network ends in
 # In the same time 1 % better than 11 on small photographs of clothes: two layers see the picture
@@ -41,7 +42,7 @@ FEW_READ = 32  # pictures by which the reading of all is judged
 COMPARED = 0.001  # seconds a picture that looking for its copies takes
 EVALUATION_COST = 1 / 3  # of a picture measured against one learned from: one pass, not three
 SAFETY = 0.95  # share of the time left that is planned with
-WIDER_FROM = (20_000, 25)  # pictures shown, and epochs, from which on a wider network pays
+WIDER_FROM = (20_000, 25)  # pictures learned from, and epochs, from which on a wider network pays
 SMALLER_BELOW = (4_000, 10)  # the same, below which smaller pictures are better
 TINY, FEW = 300, 6000  # pictures to learn from: fewer are learned from in smaller batches
 
@@ -59,7 +60,10 @@ def train_scratch(run: Run, dataset: Dataset, like: ModelConfig | None = None) -
     else:
         config = choose_network(run, dataset, like)
     began = time.monotonic()
-    dataset, pixels, prints = read_pixels(run, dataset, config.pretrained_cfg)
+    everything = dataset
+    dataset, pixels, prints = distributed.all_or_none(
+        lambda: read_pixels(run, everything, config.pretrained_cfg)
+    )
     reading = (time.monotonic() - began) / len(dataset)
     parts = split(dataset.index, prints, seed=run.options.seed)
     run.tell_split(parts)
@@ -70,8 +74,8 @@ def train_scratch(run: Run, dataset: Dataset, like: ModelConfig | None = None) -
     train, held_out = _parts(run, dataset, parts, pixels)
     recipe = recipe_for(config, len(train), augment=run.options.augment)
     reserve = copies_of(len(held_out)) * reading
-    shown, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
-    shown = distributed.run_on_rank_0(lambda: shown)
+    counted, deadline = _plan(run, network, recipe, train, held_out, reserve, planned=bool(saved))
+    samples_planned = distributed.run_on_rank_0(lambda: counted)
     content = {"key": key, "config": json.dumps(config.to_json())}
     recorder = FilmRecorder(
         run, dataset, parts, config, after=saved["fit"]["epoch"] if saved else 0
@@ -86,7 +90,7 @@ def train_scratch(run: Run, dataset: Dataset, like: ModelConfig | None = None) -
         network,
         train,
         held_out,
-        shown,
+        samples_planned,
         recipe,
         seed=run.options.seed,
         dtype=run.dtype,
@@ -258,7 +262,7 @@ def _plan(
     *,
     planned: bool,
 ) -> tuple[int, float | None]:
-    """How many pictures to show, and until when at the latest; says so where it is new."""
+    """From how many pictures to learn, and until when at the latest; says so where it is new."""
     if run.options.epochs:
         return run.options.epochs * len(train), None
     each = seconds_per_picture(network, recipe, run.dtype, lock=run.lock)
@@ -266,17 +270,17 @@ def _plan(
     left = max(0.0, run.left - reserve)
     epoch = each * (len(train) + EVALUATION_COST * len(held_out))
     epochs = SAFETY * left / epoch
-    shown = max(recipe.batch_size, round(epochs * len(train)))
+    samples_planned = max(recipe.batch_size, round(epochs * len(train)))
     if not planned:
         if epochs >= 1:
             sentence = f"{epochs:.0f} epochs, by the speed measured: {1 / each:.0f} pictures/s"
         else:
             sentence = (
-                f"the time is enough for {shown} of the {len(train)} pictures: "
+                f"the time is enough for {samples_planned} of the {len(train)} pictures: "
                 "a longer budget would do better"
             )
         run.say("plan", sentence, epochs=epochs, pictures_per_second=1 / each)
-    return shown, time.monotonic() + left
+    return samples_planned, time.monotonic() + left
 
 
 def _finished(
@@ -296,12 +300,7 @@ def _finished(
     round_to_half(network)
     both: dict[str, Any] = {"flip": True} if run.options.augment else {}
     network.config = replace(network.config, extra=both)
-    predictor = Predictor(network, str(run.device), run.options.precision)
-    chunks = []
-    for rows in held_out.rows.split(predictor.batch_size):
-        with run.lock:
-            chunks.append(predictor.logits(held_out.pixels[rows.to(held_out.pixels.device)]))
-    logits = torch.cat(chunks).numpy()
+    logits = distributed.run_on_rank_0(lambda: _logits(run, network, held_out))
     targets = dataset.labels[parts.held_out]
     temperature = fit_temperature(logits, targets)
     network.config = replace(network.config, extra={**both, "temperature": temperature})
@@ -318,3 +317,13 @@ def _finished(
             "kept": "best epoch on the held-out part" if fitted.best_of else "last epoch",
         },
     )
+
+
+def _logits(run: Run, network: VGG, held_out: Pictures) -> np.ndarray:
+    """(N, K) of the held-out pictures."""
+    predictor = Predictor(network, str(run.device), run.options.precision)
+    chunks = []
+    for rows in held_out.rows.split(predictor.batch_size):
+        with run.lock:
+            chunks.append(predictor.logits(held_out.pixels[rows.to(held_out.pixels.device)]))
+    return torch.cat(chunks).numpy()

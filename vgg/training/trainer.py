@@ -109,8 +109,8 @@ def train(
     `on_event` gets a dict for everything that happens; `kind` says what: `start`, `scan`,
     `download`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`,
     `done`. `should_stop` is asked at every batch; the best model so far is kept. `lock` is held
-    while a batch is on the device. Started by torchrun, the processes share the work, and the
-    first writes and tells.
+    while a batch is on the device. Several processes (see `vgg.distributed`) share the work,
+    and the first writes and tells.
 
     Raises `UserError`, a `ValueError`, for what the user can mend, and `StoppedError` where it was
     stopped before there was anything to keep.
@@ -155,8 +155,7 @@ def _learn(
     options = run.options
     run.event("start", folder=folder_name, options=asdict(options))
     dataset = _looked_at(run, root, left_out)
-    model = None if options.mode == "scratch" else _trunk_to_probe(run, weights_dir)
-    distributed.barrier()
+    model = distributed.all_or_none(lambda: _trunk_to_probe(run, weights_dir))
     distributed.check_same(model is None, "models")
     if model and options.mode == "probe":
         return "probe", train_probe(run, dataset, model)
@@ -168,19 +167,20 @@ def _learn(
 def _looked_at(run: Run, root: Path, left_out: tuple[Skipped, ...]) -> Dataset:
     """The pictures of a folder, each file read, and what the scan has to say of them."""
     contents = FileBytes()
-    index = scan_folder(
-        root,
-        labels=run.options.labels,
-        classes=run.options.classes,
-        contents=contents,
-        on_progress=lambda done, total: run.progress("scan", done, total),
-        should_stop=run.should_stop,
+    index = distributed.all_or_none(
+        lambda: scan_folder(
+            root,
+            labels=run.options.labels,
+            classes=run.options.classes,
+            contents=contents,
+            on_progress=lambda done, total: run.progress("scan", done, total),
+            should_stop=run.should_stop,
+        )
     )
     index = replace(index, skipped=(*left_out, *index.skipped))
     skipped = [asdict(entry) for entry in index.skipped]
     run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
     dataset = Dataset.of(index, contents)
-    distributed.barrier()
     distributed.check_same(dataset.key, "pictures")
     return dataset
 
@@ -217,6 +217,8 @@ def _holds_something(path: Path) -> bool:
 def _trunk_to_probe(run: Run, weights_dir: Path | None) -> VGG | None:
     """The pretrained network to start from; None where the training is from scratch, and why."""
     options = run.options
+    if options.mode == "scratch":
+        return None
     spec = options.model or DEFAULT_MODEL
     if options.depth or options.batch_norm is not None:
         depth, norm = depth_and_norm(DEFAULT_MODEL)
