@@ -457,7 +457,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_a_state_to_go_on_from
     out = places / "killed"
     arguments = [
         *("-m", "vgg", "train", "shapes", "--out", "killed", "--mode", "scratch"),
-        *("--width", "0.05", "--image-size", "32", "--epochs", "60"),
+        *("--width", "0.05", "--image-size", "32", "--epochs", "30"),
     ]
     with (places / "errors.txt").open("w") as errors:
         process = subprocess.Popen(
@@ -479,14 +479,14 @@ def test_a_killed_process_ends_the_run_with_a_sentence_and_a_state_to_go_on_from
     assert "--resume" in said
     assert not (out / "model.safetensors").exists()
     before = [e["number"] for e in events_in(out) if e["kind"] == "epoch"]
-    assert before[-1] < 60
+    assert before[-1] < 30
 
     ran([*TORCHRUN], *arguments, "--resume", home=places)
     kinds = [event["kind"] for event in events_in(out)]
     assert kinds.count("resume") == 1
     numbers = [e["number"] for e in events_in(out) if e["kind"] == "epoch"]
-    assert numbers[-1] == 60
-    assert sorted(set(numbers)) == list(range(1, 61))
+    assert numbers[-1] == 30
+    assert sorted(set(numbers)) == list(range(1, 31))
     assert (out / "model.safetensors").exists()
     assert not (out / "state.pt").exists()
     shutil.rmtree(out)
