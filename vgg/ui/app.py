@@ -11,6 +11,7 @@ from vgg.data.decoding import decode_apart
 from vgg.ui import api, sidebar
 from vgg.ui.events import QUIET
 from vgg.ui.page import Page, begin_session
+from vgg.ui.server.fair_queue import FairQueue
 from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.quiet_log import QuietBlocks, quiet_web_server
@@ -22,7 +23,6 @@ TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
 MAX_FILE_SIZE = "256mb"
 MAX_PUBLIC_FILE_SIZE = "64mb"
-QUEUE_SIZE = 64
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -60,7 +60,8 @@ def build(settings: Settings) -> gr.Blocks:
         gr.on([blocks.load, clock.tick], look, None, device, queue=False, **QUIET)
         # A model that was trained since the start is listed after a reload.
         blocks.load(lambda: gr.Dropdown(sidebar.entries(store)), None, side.choice[0], **QUIET)
-    blocks.queue(max_size=QUEUE_SIZE, api_open=False, default_concurrency_limit=4)
+    blocks.queue(api_open=False)
+    blocks._queue = FairQueue(blocks, settings.limits)
     return blocks
 
 

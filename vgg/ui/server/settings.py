@@ -11,6 +11,8 @@ class Limits:
     """What one visitor, and all of them, may take. None: as this machine allows."""
 
     loaded_bytes: int | None = None  # of models in memory
+    waiting: int = 256  # calls in the queue
+    waiting_each: int = 16  # of them of one visitor; the page itself sends some at once
 
 
 @dataclass(frozen=True)
