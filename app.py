@@ -9,6 +9,7 @@ from dataclasses import replace
 from vgg.checkpoints.loading import STARTER
 from vgg.cli import Parser, add_run_options, wait_politely
 from vgg.errors import UserError
+from vgg.network.config import AUTO
 from vgg.terminal import UsageError, one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
@@ -29,7 +30,9 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--auth", metavar="USER:PASSWORD", help="ask for a name and a password; wise with --share"
     )
-    parser.add_argument("--model", default="starter", help="chosen at the start (default: starter)")
+    parser.add_argument(
+        "--model", default=STARTER, help=f"chosen at the start (default: {STARTER})"
+    )
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools too")
     add_run_options(parser)
     return parser
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         public = is_public(options.host, options.share)
         if options.mcp:
             check_mcp()
-        if options.device not in ("auto", "cpu"):
+        if options.device not in (AUTO, "cpu"):
             from vgg.device import choose_device  # imports torch, so only where it is asked for
 
             choose_device(options.device)

@@ -23,8 +23,10 @@ from vgg.commands import (
     run_train,
 )
 from vgg.data.folder_names import CLASSES
+from vgg.data.shapes import SAMPLE_COUNT, SAMPLE_SEED, SAMPLE_SIZE
 from vgg.errors import ProcessLostError, StoppedError, UserError
-from vgg.network.config import PRECISIONS
+from vgg.inference.options import PredictOptions
+from vgg.network.config import AUTO, PRECISIONS
 from vgg.network.heads import HEADS
 from vgg.predict_command import run_predict
 from vgg.terminal import UsageError, one_line
@@ -81,10 +83,10 @@ if TYPE_CHECKING:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that every command and the page have."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N, mps or xpu (default: auto)"
+        "--device", default=AUTO, help=f"auto, cpu, cuda, cuda:N, mps or xpu (default: {AUTO})"
     )
     parser.add_argument(
-        "--precision", default="auto", choices=PRECISIONS, help="default: auto, the fastest here"
+        "--precision", default=AUTO, choices=PRECISIONS, help=f"default: {AUTO}, the fastest here"
     )
     parser.add_argument(
         "--weights-dir", type=Path, help="the folder with models (default: the project's weights/)"
@@ -105,8 +107,11 @@ def build_parser() -> Parser:
 def add_predict(commands: "Commands") -> None:
     predict = commands.add_parser("predict", help="say what is in pictures")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
-    predict.add_argument("--model", default="starter", help="default: starter")
-    predict.add_argument("--top-k", type=int, default=5, help="classes a picture (default: 5)")
+    asked = PredictOptions()
+    predict.add_argument("--model", default=asked.model, help=f"default: {asked.model}")
+    predict.add_argument(
+        "--top-k", type=int, default=asked.top_k, help=f"classes a picture (default: {asked.top_k})"
+    )
     add_json(predict, run_predict)
     predict.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row a picture")
     predict.add_argument(
@@ -128,7 +133,8 @@ def add_train(commands: "Commands") -> None:
     train.add_argument("--no-batch-norm", action="store_true", help="with --depth")
     train.add_argument("--width", type=float, help="scales every channel count, with --depth")
     train.add_argument("--head", choices=tuple(HEADS), help="default: stages on a trunk, else gap")
-    train.add_argument("--mode", choices=MODES, default=TrainOptions.mode, help="default: auto")
+    mode, seed = TrainOptions.mode, TrainOptions.seed
+    train.add_argument("--mode", choices=MODES, default=mode, help=f"default: {mode}")
     train.add_argument("--epochs", type=int, help="how long, instead of --budget")
     train.add_argument(
         "--budget",
@@ -138,7 +144,7 @@ def add_train(commands: "Commands") -> None:
     )
     train.add_argument("--image-size", type=int, metavar="PX", help="default: chosen")
     add_labels(train)
-    train.add_argument("--seed", type=int, default=TrainOptions.seed, help="default: 0")
+    train.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
     train.add_argument("--out", type=Path, help="default: weights/NAME, as the folder's name")
     train.add_argument("--resume", action="store_true", help="go on with a killed training")
     train.either = (
@@ -180,9 +186,12 @@ def add_models(commands: "Commands") -> None:
 def add_shapes(commands: "Commands") -> None:
     shapes = commands.add_parser("shapes", help="draw the sample folder")
     shapes.add_argument("out", type=Path, metavar="OUT")
-    shapes.add_argument("--count", type=int, default=400, help="pictures a class (default: 400)")
-    shapes.add_argument("--seed", type=int, default=0, help="default: 0")
-    shapes.add_argument("--size", type=int, default=96, help="pixels a side (default: 96)")
+    for name, default, unit in (
+        ("--count", SAMPLE_COUNT, "pictures a class"),
+        ("--seed", SAMPLE_SEED, "of the chance"),
+        ("--size", SAMPLE_SIZE, "pixels a side"),
+    ):
+        shapes.add_argument(name, type=int, default=default, help=f"{unit} (default: {default})")
     shapes.set_defaults(run=run_shapes)
 
 
@@ -195,7 +204,9 @@ def add_hub(commands: "Commands") -> None:
 
     deploy = commands.add_parser("deploy", help="make a Hugging Face Space of this program")
     deploy.add_argument("--to", required=True, metavar="OWNER/SPACE")
-    deploy.add_argument("--model", help="what visitors meet first (default: starter)")
+    deploy.add_argument(
+        "--model", help=f"what visitors meet first (default: {PredictOptions.model})"
+    )
     deploy.add_argument(
         "--hardware", help="the Hub's name of a machine, such as t4-small or zero-a10g"
     )

@@ -144,35 +144,6 @@ def print_answers(answers: Answers, weights: Path) -> None:
                 print_prediction(row)
 
 
-def answers_of(
-    predictor: "Predictor", files: Sequence[Path], top_k: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of these files, in order."""
-    workers = reading_processes(predictor, len(files))
-    predictions = predictor.predict_files(files, top_k, workers=workers)
-    for path, (prediction, failure) in zip(files, predictions, strict=True):
-        yield row_of(path, prediction.to_json() if prediction else [], failure)
-
-
-def answers_with_maps(
-    predictor: "Predictor", files: Sequence[Path], top_k: int, folder: Path
-) -> Iterator[dict[str, Any]]:
-    """The same with the heat map of each top answer, of the same pass, as a picture in `folder`."""
-    from vgg.data.images import ImageError
-    from vgg.inference.heatmap import explain, write_heatmap
-
-    for path in files:
-        try:
-            found = explain(predictor, predictor.read(path))
-        except ImageError as error:
-            yield row_of(path, [], str(error))
-            continue
-        written = write_heatmap(found, path.stem, folder)
-        (prediction,) = predictor.top(found.probs[None], top_k)
-        row = row_of(path, prediction.to_json(), None)
-        yield {**row, "heatmap": str(written) if written else None}
-
-
 def reading_processes(predictor: "Predictor", files: int) -> int:
     """How many processes read the files. On a processor none: the model has all of it anyway, and
     threads are there at once. A GPU would wait for the threads of one Python."""

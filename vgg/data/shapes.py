@@ -28,6 +28,7 @@ SHAPES: tuple[str, ...] = (
     "triangle",
 )
 MIN_SIZE, MAX_SIZE = 32, 1024  # pixels a side
+SAMPLE_COUNT, SAMPLE_SIZE, SAMPLE_SEED = 400, 96, 0  # pictures a class, pixels a side
 
 Colour = tuple[int, int, int]
 
@@ -38,7 +39,7 @@ _CONTRAST = 75  # least difference in brightness (0 to 255) between a figure and
 _SUPERSAMPLING = 4  # masks are drawn this much larger, then averaged, for smooth edges
 
 
-def draw_shape(name: str, rng: Random, *, size: int = 96) -> Image.Image:
+def draw_shape(name: str, rng: Random, *, size: int = SAMPLE_SIZE) -> Image.Image:
     """Draw one shape as an RGB picture of ``size`` x ``size`` pixels.
 
     About two in three are clean, filled or outlined; the others look drawn by a shaky hand. The
@@ -51,9 +52,9 @@ def draw_shape(name: str, rng: Random, *, size: int = 96) -> Image.Image:
 def draw_folder(
     out: Path,
     *,
-    count: int = 400,
-    seed: int = 0,
-    size: int = 96,
+    count: int = SAMPLE_COUNT,
+    seed: int = SAMPLE_SEED,
+    size: int = SAMPLE_SIZE,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write ``count`` pictures of each shape as ``out/<shape>/<0000>.png``.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from vgg.data.folder_names import CLASSES, TOP
 from vgg.errors import UserError
 from vgg.network.config import (
+    AUTO,
     MAX_IMAGE_SIZE,
     MIN_SIDE,
     PRECISIONS,
@@ -44,8 +45,8 @@ class TrainOptions:
     labels: str | None = None
     classes: str = TOP
     seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
+    device: str = AUTO
+    precision: str = AUTO
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

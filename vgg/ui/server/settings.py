@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vgg.checkpoints.loading import STARTER
+from vgg.inference.options import PredictOptions
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Settings:
     """How the page was started. `public`: strangers may reach it. `borrowed_gpu`: it is a ZeroGPU
     Space, which lends a GPU for one answer at a time."""
 
-    model: str = STARTER
-    device: str = "auto"
-    precision: str = "auto"
+    model: str = PredictOptions.model
+    device: str = PredictOptions.device
+    precision: str = PredictOptions.precision
     weights_dir: Path | None = None
     public: bool = False
     borrowed_gpu: bool = False

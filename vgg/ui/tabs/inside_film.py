@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from vgg.inference.attention_film import Film, Frame
 
 FRAME_SIDE = 176  # pixels of the longer side of a picture
-OPACITY = 0.5
 FRAME_SECONDS = 0.8  # when it plays
 NO_FILM = (
     "This model has no film. One is made while a network learns from nothing (“From scratch” in "
@@ -75,7 +74,7 @@ def _card(film: "Film", config: ModelConfig, number: int, heat: Any, probability
     kept = len(heat) / config.pretrained_cfg.size  # a map is kept smaller than the input
     left, top, right, bottom = placement(picture.size, config.pretrained_cfg)
     place = (left * kept, top * kept, right * kept, bottom * kept)
-    shown = overlay(picture.resize(size), on_picture(heat, place, size), opacity=OPACITY)
+    shown = overlay(picture.resize(size), on_picture(heat, place, size))
     silent = "" if heat.any() else " · nothing speaks for it"
     return (
         f"<figure>{image_tag(shown, f'where the network sees {name}')}<figcaption>{escape(name)} "

@@ -17,7 +17,7 @@ from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import PictureSet
 from vgg.ui.words import duration, sentence
 
-TIMES = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
+TIMES = {duration(seconds): seconds for seconds in (30.0, DEFAULT_BUDGET, 600.0)}
 OWN_TIME, EPOCHS = "Own time", "Epochs"
 MODE_NAMES = {
     "Automatic": "auto",
@@ -139,9 +139,9 @@ def plan(store: ModelStore, pictures: PictureSet | None, values: Sequence[Any], 
 
 def lasting(options: TrainOptions) -> str:
     """How long it will take: `at most 1 min 40 s`, `10 epochs`."""
-    if options.epochs is not None:
+    if (seconds := options.seconds) is None:
         return f"{options.epochs} epoch{'s' * (options.epochs != 1)}"
-    return f"at most {duration(options.seconds or DEFAULT_BUDGET)}"
+    return f"at most {duration(seconds)}"
 
 
 def headline(options: TrainOptions) -> str:
@@ -167,8 +167,11 @@ class Choices:
         times = [*TIMES, OWN_TIME, EPOCHS]
         if store.settings.public:
             times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
-        budget = gr.Radio(times, value="2 min", label="Time", elem_id="budget")
-        seconds = gr.Number(60, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds")
+        usual = duration(DEFAULT_BUDGET)
+        budget = gr.Radio(times, value=usual, label="Time", elem_id="budget")
+        seconds = gr.Number(
+            DEFAULT_BUDGET, label="Seconds", minimum=1, visible=False, elem_id="budget-seconds"
+        )
         epochs = gr.Number(
             10, label="Epochs", minimum=1, precision=0, visible=False, elem_id="epochs",
             info="One epoch shows every picture once",
