@@ -58,7 +58,8 @@ HUB_TOKENS = {
     "hf_bob": ("bob", "write"),
 }
 Ask = Callable[[str], dict[str, Any]]  # see `fake_hub.asking`
-KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL")  # where the tests marked `real` find their files
+# Where the tests marked `real` find their files, and how often properties are tried.
+KEPT = ("VGG_STUDIO_ODD", "VGG_STUDIO_REAL", "VGG_STUDIO_EXAMPLES")
 
 
 def pytest_configure(config: pytest.Config) -> None:
