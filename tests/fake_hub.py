@@ -64,12 +64,14 @@ def hub_environment(hub: "FakeHub | str", home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def asking(script: str, hub: "FakeHub", home: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
+def asking(
+    script: str, hub: "FakeHub | str", home: Path, **environment: str
+) -> Iterator[Callable[[str], dict[str, Any]]]:
     """A function that has a line of Python answered in a process of its own, whose Hub is `hub`, by
     the function `answer_to(line)` of `script`. The answer travels as JSON."""
     with subprocess.Popen(
         [sys.executable, "-c", script + _LOOP],
-        env=hub_environment(hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        env=hub_environment(hub, home) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | environment,
         cwd=Path(__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

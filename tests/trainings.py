@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from vgg.checkpoints.folder import save_checkpoint
-from vgg.checkpoints.loading import load_model
 from vgg.network.config import ModelConfig, Preprocessing
 from vgg.network.vgg import VGG
 from vgg.training.loop import train_loop
@@ -67,11 +66,3 @@ def events_in(folder: Path, kind: str = "") -> list[dict[str, Any]]:
 def json_in(folder: Path, name: str) -> dict[str, Any]:
     """`metrics.json` or `split.json` of a training."""
     return json.loads((folder / f"{name}.json").read_text())
-
-
-def same_weights(a: Path | VGG, b: Path | VGG) -> bool:
-    """Whether two models, or the models in two folders, have the same weights to the last bit."""
-    one, other = (
-        (model if isinstance(model, VGG) else load_model(model)).state_dict() for model in (a, b)
-    )
-    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import same_weights
 
 from vgg import VGG, load_model
 from vgg.checkpoints.folder import save_checkpoint
@@ -88,11 +89,6 @@ def test_the_facts_count_every_file(home: Path, model: VGG) -> None:
 
 
 # Brought in
-
-
-def same_weights(one: VGG, other: VGG) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])

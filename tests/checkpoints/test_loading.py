@@ -7,24 +7,24 @@ of its own, against the fake Hub.
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from fake_hub import FakeHub, Faults, hub_environment
+from fake_hub import FakeHub, Faults, asking
+from networks import same_weights
 from safetensors.torch import save
 
 from vgg.checkpoints import loading
 from vgg.checkpoints.folder import save_checkpoint
-from vgg.checkpoints.head_layers import StateDict
+from vgg.checkpoints.key_conversion import to_timm
 from vgg.checkpoints.known_files import imagenet_classes
 from vgg.checkpoints.loading import (
     default_weights_dir,
@@ -37,17 +37,11 @@ from vgg.downloads import HubUnavailableError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
 from vgg.network.vgg import VGG
 
-TOKENS = {"hf_ada": ("ada", "write"), "hf_bob": ("bob", "read")}
 REACHED_WITHIN = 5.0  # seconds
 
 
 def small(num_classes: int = 3, **options: Any) -> VGG:
     return VGG(11, num_classes, **({"width": 0.02, "head": "gap"} | options)).eval()
-
-
-def same(one: VGG, other: VGG) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 # Where models are kept
@@ -121,7 +115,7 @@ def test_a_folder_or_a_file_is_taken_by_its_path(weights_dir: Path) -> None:
     torch.save(model.state_dict(), "mine.pth")
     spaced = save_checkpoint(model, weights_dir.parent / "with space" / "ünï")
     for spec in ("mine", "./mine", Path("mine"), "mine/model.safetensors", "mine.pth", spaced):
-        assert same(load_model(spec), model), spec
+        assert same_weights(load_model(spec), model), spec
         assert not load_model(spec).training
 
 
@@ -129,9 +123,9 @@ def test_a_trained_model_is_found_by_the_name_of_its_folder(weights_dir: Path) -
     model = small()
     save_checkpoint(model, weights_dir / "pets")
     assert default_weights_dir() == weights_dir
-    assert same(load_model("pets"), model)
+    assert same_weights(load_model("pets"), model)
     Path("pets").mkdir()  # the pictures that it learned from
-    assert same(load_model("pets"), model)
+    assert same_weights(load_model("pets"), model)
     save_checkpoint(small(5), Path("pets"))  # but a model here comes before one there
     assert load_model("pets").config.num_classes == 5
 
@@ -194,7 +188,7 @@ def test_imagenet_weights_are_found_in_the_weights_folder(weights_dir: Path, pla
         torch.save(model.state_dict(), weights_dir / place)
         torch.save(small(7).state_dict(), weights_dir / "vgg11-8a719046.pth")  # not this one
     loaded = load_model("vgg11_bn")
-    assert same(loaded, model)
+    assert same_weights(loaded, model)
     assert loaded.config.label_names == imagenet_classes()
     assert loaded.config.trained
     assert find_config("vgg11_bn") == loaded.config
@@ -233,7 +227,7 @@ def assert_says_the_ways_on(message: str, name: str) -> None:
 # On a Hub
 
 CHILD = """
-import json, os, sys, time
+import time
 from vgg.checkpoints.loading import *
 
 class Stop(Exception):
@@ -255,85 +249,29 @@ def facts(spec):
         logits = model(torch.arange(3 * 40 * 40).view(1, 3, 40, 40) % 7 / 7.0)
     return {"logits": logits[0].tolist(), "config": model.config.to_json()}
 
-for line in sys.stdin:
+def answer_to(line):
     started = time.perf_counter()
+    answer = {"value": None, "error": "", "text": ""}
     try:
-        answer = {"value": eval(line)}
+        answer["value"] = eval(line)
     except Exception as error:
-        answer = {"error": type(error).__name__, "text": str(error)}
-    answer["seconds"] = time.perf_counter() - started
-    print(json.dumps(answer, default=str), flush=True)
+        answer |= {"error": type(error).__name__, "text": str(error)}
+    return answer | {"seconds": time.perf_counter() - started}
 """
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a line of Python gave in the child: its value, or its error and the error's text."""
-
-    seconds: float
-    value: Any = None
-    error: str = ""
-    text: str = ""
-
-
-Ask = Callable[[str], Answer]
+Ask = Callable[[str], SimpleNamespace]  # value, error and its text, seconds
 
 
 @contextmanager
 def child(hub: FakeHub | str, home: Path, **environment: str) -> Iterator[Ask]:
     """A process with `vgg.checkpoints.loading` in reach that evaluates one line at a time."""
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        env=hub_environment(hub, home) | {"VGG_STUDIO_WEIGHTS_DIR": str(home)} | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        to_child, from_child = process.stdin, process.stdout
-
-        def ask(line: str) -> Answer:
-            print(line, file=to_child, flush=True)
-            return Answer(**json.loads(from_child.readline()))
-
-        yield ask
-        to_child.close()
-
-
-@pytest.fixture(scope="module")
-def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    with FakeHub(tmp_path_factory.mktemp("hub"), tokens=TOKENS) as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(running_hub: FakeHub) -> Iterator[FakeHub]:
-    running_hub.requests.clear()
-    yield running_hub
-    running_hub.faults = Faults()
+    with asking(CHILD, hub, home, VGG_STUDIO_WEIGHTS_DIR=str(home), **environment) as evaluate:
+        yield lambda line: SimpleNamespace(**evaluate(line))
 
 
 @pytest.fixture(scope="module")
 def ask(running_hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     with child(running_hub, tmp_path_factory.mktemp("home")) as asking:
         yield asking
-
-
-def as_timm_writes_it(model: VGG) -> StateDict:
-    """Its weights under timm's names and shapes: there the first two fully connected layers are
-    convolutions."""
-    names = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
-    names |= {"classifier.6": "head.fc"}
-    renamed = {}
-    for key, value in model.state_dict().items():
-        layer, _, kind = key.rpartition(".")
-        name = names.get(layer, layer)
-        if name.startswith("pre_logits") and kind == "weight":
-            side = 7 if name.endswith("fc1") else 1
-            value = value.view(len(value), -1, side, side)
-        renamed[f"{name}.{kind}"] = value
-    return renamed
 
 
 def publish(hub: FakeHub, repo_id: str, model: VGG | None = None, **about: Any) -> None:
@@ -347,7 +285,7 @@ def publish(hub: FakeHub, repo_id: str, model: VGG | None = None, **about: Any) 
     }
     files = {
         "config.json": json.dumps(config).encode(),
-        "model.safetensors": save(as_timm_writes_it(model)),
+        "model.safetensors": save(to_timm(model.state_dict())),
     }
     hub.add_model(repo_id, files, **about)
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from networks import random_values, same_weights
 from safetensors.torch import load_file, save_file
-from test_vgg import random_values
 from torch import Tensor, nn
 
 from vgg.checkpoints.contents import state_dicts
@@ -70,9 +70,9 @@ def test_a_model_comes_back_exactly(tmp_path: Path, head: str, batch_norm: bool)
     loaded = load(folder)
     assert loaded.config == model.config
     assert not loaded.training
-    for key, value in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value), key
+    assert same_weights(loaded, model)
     assert torch.equal(answers(loaded), answers(model))
+    assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
 
 
 def test_all_that_the_config_says_comes_back(tmp_path: Path) -> None:
@@ -194,12 +194,6 @@ def test_a_bare_file_is_enough(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(answers(loaded), answers(model))
 
 
-def test_the_older_format_of_pickles_is_read_too(tmp_path: Path) -> None:
-    model = small(batch_norm=False)
-    torch.save(model.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert torch.equal(answers(load(tmp_path / "old.pth")), answers(model))
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", IMAGENET_NAMES)
 def test_keys_and_shapes_tell_the_network(name: str, head: str) -> None:
@@ -213,14 +207,6 @@ def test_keys_and_shapes_tell_the_network(name: str, head: str) -> None:
             again = VGG.from_config(found, init_weights=False).state_dict()
         assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in state.items()}
         assert found.width == width or width in (1 / 7, 0.001)  # others round to the same counts
-
-
-def test_a_trunk_alone_is_read_as_one_without_classes(tmp_path: Path) -> None:
-    trunk = small(num_classes=0)
-    save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
-    loaded = load(tmp_path / "trunk.safetensors")
-    assert (loaded.config.num_classes, loaded.config.trained) == (0, False)
-    assert torch.equal(answers(loaded), answers(trunk))
 
 
 def test_files_from_before_batch_norm_counted_are_read(tmp_path: Path) -> None:
@@ -276,16 +262,6 @@ def test_the_lessons_network_gives_the_same_logits_at_224(
     torch.save(state, tmp_path / "lesson.pth")
     shape = (1, 3, 224, 224)
     assert torch.equal(answers(load(tmp_path / "lesson.pth"), shape), answers(model, shape))
-
-
-@pytest.mark.parametrize("keys", [["state_dict"], ["model"], ["model_state_dict"], ["net"]])
-def test_weights_are_found_inside_a_training_state(tmp_path: Path, keys: list[str]) -> None:
-    model = small()
-    held: Any = model.state_dict()
-    for key in reversed(keys):
-        held = {key: held, "epoch": 3, "optimizer": {"lr": 0.1}}
-    torch.save(held, tmp_path / "training.pth")
-    assert torch.equal(answers(load(tmp_path / "training.pth")), answers(model))
 
 
 def test_an_envelope_in_an_envelope_is_opened_and_one_that_holds_itself_once() -> None:
@@ -463,20 +439,8 @@ def test_paths_that_hold_no_weights_are_reported_without_their_folder(tmp_path: 
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_folder_with_one_file_of_any_name_is_read(tmp_path: Path) -> None:
-    torch.save(small().state_dict(), tmp_path / "vgg-epoch-3.pt")
-    (tmp_path / "notes.txt").touch()
-    assert load(tmp_path).config.architecture == "vgg11_bn"
-
-
 def test_a_broken_config_beside_good_weights_is_reported(tmp_path: Path) -> None:
     save_checkpoint(small(), tmp_path)
     (tmp_path / "config.json").write_text('{"architecture": "vgg11_bn", "width": "wide"}')
     with pytest.raises(ValueError, match=r"^model\.safetensors: width must be"):
         read_checkpoint(tmp_path)
-
-
-def test_the_saved_file_is_one_that_safetensors_reads_alone(tmp_path: Path) -> None:
-    model = small()
-    save_checkpoint(model, tmp_path)
-    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()

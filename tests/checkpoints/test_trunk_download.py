@@ -13,6 +13,7 @@ from conftest import ROOT
 from fake_hub import FakeHub, Faults, hub_environment
 from safetensors.torch import save
 
+from vgg.checkpoints.key_conversion import to_timm
 from vgg.data.shapes import draw_folder
 from vgg.network.vgg import VGG
 
@@ -23,13 +24,7 @@ def publish(hub: FakeHub) -> tuple[VGG, int]:
     """A model in timm's names whose classifier is most of the file; the size of its trunk."""
     torch.manual_seed(0)
     model = VGG(11, 4, batch_norm=False, width=0.125)
-    names = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
-    state = {}
-    for key, value in model.state_dict().items():
-        layer, _, kind = key.rpartition(".")
-        state[f"{names.get(layer, layer).replace('classifier.6', 'head.fc')}.{kind}"] = value
-    sides = {"pre_logits.fc1.weight": (512, 64, 7, 7), "pre_logits.fc2.weight": (512, 512, 1, 1)}
-    state = {key: value.reshape(sides.get(key, value.shape)) for key, value in state.items()}
+    state = to_timm(model.state_dict())
     config = {"architecture": "vgg11", "num_classes": 4, "width": 0.125}
     files: dict[str, bytes | Path] = {
         "config.json": json.dumps(config).encode(),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import with_values
 from PIL import Image
-from test_vgg import random_values
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,9 +38,7 @@ PLAIN = Preprocessing(
 
 def small(head: str = "gap", *, batch_norm: bool = True) -> VGG:
     """A narrow VGG with four classes and random numbers everywhere, in eval mode."""
-    model = VGG(11, 4, batch_norm=batch_norm, head=head, width=0.1).eval()
-    model.load_state_dict(random_values(model.state_dict()))
-    return model
+    return with_values(VGG(11, 4, batch_norm=batch_norm, head=head, width=0.1))
 
 
 def patch_reader() -> VGG:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from networks import random_values
 from PIL import Image
-from test_vgg import random_values
 from torch import Tensor, nn
 
 from vgg.data.images import ImageError

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torchvision
+from networks import random_values, with_values
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,32 +29,6 @@ def ours(name: str, num_classes: int = 1000) -> VGG:
     depth, batch_norm = depth_and_norm(name)
     with torch.device("meta"):
         return VGG(depth, num_classes, init_weights=False, batch_norm=batch_norm).eval()
-
-
-def random_values(like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values of these shapes that keep a signal's size and leave no bias, mean or variance at its
-    default."""
-    block = torch.randn(1_000_003)  # prime, so that no two rows get the same numbers
-    values = {}
-    for name, tensor in like.items():
-        if tensor.ndim > 1:
-            fan_in = math.prod(tensor.shape[1:])
-            numbers = block.repeat(tensor.numel() // len(block) + 1)[: tensor.numel()]
-            values[name] = numbers.view(tensor.shape) * math.sqrt(2 / fan_in)
-        elif name.endswith("running_var"):
-            values[name] = torch.rand(tensor.shape) + 0.5
-        elif name.endswith("num_batches_tracked"):
-            values[name] = torch.tensor(7)
-        else:
-            around = 1.0 if name.endswith("weight") else 0.0
-            values[name] = torch.empty(tensor.shape).normal_(around, 0.1)
-    return values
-
-
-def with_statistics(model: VGG) -> VGG:
-    """The model in eval mode with random values everywhere."""
-    model.load_state_dict(random_values(model.state_dict()))
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +84,7 @@ def test_small_pictures_take_a_shorter_way_to_the_same_answers_and_gradients(
     shape: tuple[int, int, int],
 ) -> None:
     count, height, width = shape
-    model = with_statistics(VGG(11, 5, batch_norm=False, width=0.0625, dropout=0.0))
+    model = with_values(VGG(11, 5, batch_norm=False, width=0.0625, dropout=0.0))
     pictures = torch.randn(count, 3, height, width)
     results = []
     for long_way in (True, False):
@@ -167,7 +142,7 @@ def test_another_depth_is_a_value_error_that_names_the_four(depth: object) -> No
 
 
 def test_gap_head_averages_the_last_relus_output() -> None:
-    model = with_statistics(VGG(11, 5, head="gap", width=0.1))
+    model = with_values(VGG(11, 5, head="gap", width=0.1))
     x = torch.randn(2, 3, 64, 96)
     maps = model.features[:-1](x)  # all but the last max-pool
     assert maps.shape == (2, 51, 4, 6)
@@ -177,7 +152,7 @@ def test_gap_head_averages_the_last_relus_output() -> None:
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_stages_head_reads_the_last_relu_of_stages_3_4_and_5(batch_norm: bool) -> None:
-    model = with_statistics(VGG(16, 5, head="stages", width=0.1, batch_norm=batch_norm))
+    model = with_values(VGG(16, 5, head="stages", width=0.1, batch_norm=batch_norm))
     x = torch.randn(2, 3, 64, 96)
     before_pools, y = [], x
     for layer in model.features:
@@ -243,7 +218,7 @@ def test_other_inputs_are_refused_with_their_shape(shape: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("head", HEADS)
 def test_folding_batch_norm_changes_no_answer(head: str) -> None:
-    model = with_statistics(VGG(13, 4, head=head, width=0.1))
+    model = with_values(VGG(13, 4, head=head, width=0.1))
     x = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         before = model(x)
@@ -268,7 +243,7 @@ def test_a_config_made_by_hand_has_imagenets_preprocessing_and_is_untrained() ->
 @pytest.mark.parametrize("hidden", [(), (512,), (64, 32, 16)])
 @pytest.mark.parametrize("pool", [1, 3, 7])
 def test_heads_of_any_depth_read_a_grid_of_any_size(hidden: tuple[int, ...], pool: int) -> None:
-    model = with_statistics(VGG(11, 5, width=0.125, hidden=hidden, pool=pool))
+    model = with_values(VGG(11, 5, width=0.125, hidden=hidden, pool=pool))
     sizes = [64 * pool**2, *(count // 8 for count in hidden), 5]
     linear = [layer for layer in model.classifier if isinstance(layer, nn.Linear)]
     assert [layer.in_features for layer in linear] == sizes[:-1]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, fingerprinted
-from trainings import TINY, events_in, same_weights
+from networks import same_weights
+from trainings import TINY, events_in
 
 import vgg.training.film_recorder
 from vgg.checkpoints.file_names import FILM_FOLDER

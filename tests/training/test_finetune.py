@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from networks import same_weights
 from torch import nn
-from trainings import events_in, json_in, same_weights, untaught
+from trainings import events_in, json_in, untaught
 
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.loading import load_model

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import same_weights
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +23,6 @@ from trainings import (
     json_in,
     network,
     run_fit,
-    same_weights,
 )
 
 from vgg.checkpoints.loading import load_model
