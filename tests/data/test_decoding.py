@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pictures import encoded, lossless_jpeg, picture, png
 from PIL import Image
-from test_images import encoded, lossless_jpeg, picture, png
 
 from vgg.data import decoding
 from vgg.data.images import ImageError, probe_size, read_image

@@ -1,67 +1,11 @@
 """Copies of a picture are found, other pictures are not taken for copies."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance
+from pictures import COPIES, cropped, scene
+from PIL import Image, ImageDraw
 
 from vgg.data.duplicates import FINGERPRINT, fingerprint, group
-
-
-def scene(seed: int, size: tuple[int, int] = (200, 160)) -> Image.Image:
-    """A picture like no other: blotches of colour with some figures on them."""
-    rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 256, (5, 6, 3), np.uint8)
-    image = Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for _ in range(4):
-        x, y = rng.uniform(0.1, 0.9, 2) * size
-        radius = rng.uniform(0.05, 0.2) * size[1]
-        box = (x - radius, y - radius, x + radius, y + radius)
-        colour = tuple(rng.integers(0, 256, 3).tolist())
-        (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=colour)
-    return image
-
-
-def resized(image: Image.Image, factor: float) -> Image.Image:
-    return image.resize((round(image.width * factor), round(image.height * factor)))
-
-
-def recompressed(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
-
-
-def cropped(
-    image: Image.Image, left: float, top: float, right: float, bottom: float
-) -> Image.Image:
-    """Parts of the sides are cut off."""
-    w, h = image.size
-    return image.crop(
-        (round(w * left), round(h * top), round(w - w * right), round(h - h * bottom))
-    )
-
-
-def brightened(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-COPIES = {
-    "half as large": lambda image: resized(image, 0.5),
-    "twice as large": lambda image: resized(image, 2),
-    "stretched": lambda image: image.resize((180, 180)),
-    "JPEG at 30": lambda image: recompressed(image, 30),
-    "4 % off each side": lambda image: cropped(image, 0.04, 0.04, 0.04, 0.04),
-    "5 % off two sides": lambda image: cropped(image, 0.05, 0.05, 0, 0),
-    "5 % off one side": lambda image: cropped(image, 0, 0, 0, 0.05),
-    "brighter": lambda image: brightened(image, 1.2),
-    "darker": lambda image: brightened(image, 0.8),
-    "all of it": lambda image: recompressed(
-        brightened(resized(cropped(image, 0.03, 0, 0.01, 0.04), 0.7), 1.15), 60
-    ),
-}
 
 
 def prints_of(images: list[Image.Image]) -> np.ndarray:

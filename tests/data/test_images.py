@@ -14,28 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from pictures import encoded, lossless_jpeg, picture, png
+from PIL import Image, ImageOps
 
 from vgg.data.formats import MAX_ASPECT
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size, read_image
 
 WHITE = (255, 255, 255)
-
-
-def picture(width: int = 48, height: int = 32) -> Image.Image:
-    """Four flat colours and a corner: no turn or mirror image of it looks the same."""
-    image = Image.new("RGB", (width, height), (200, 40, 40))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((width // 2, 0, width, height // 2), fill=(40, 160, 40))
-    draw.rectangle((0, height // 2, width // 2, height), fill=(40, 40, 200))
-    draw.rectangle((0, 0, width // 8, height // 8), fill=WHITE)
-    return image
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def difference(image: Image.Image, other: Image.Image) -> int:
@@ -49,15 +34,6 @@ def mean_difference(image: Image.Image, other: Image.Image) -> float:
     assert image.size == other.size
     a, b = (np.asarray(each.convert("RGB")).astype(float) for each in (image, other))
     return float(np.abs(a - b).mean())
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes], bits: int = 8, colour: int = 2):
-    header = struct.pack(">2I5B", width, height, bits, colour, 0, 0, 0)
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for name, body in ((b"IHDR", header), *chunks, (b"IEND", b"")):
-        checksum = zlib.crc32(name + body)
-        parts.append(struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum))
-    return b"".join(parts)
 
 
 def bmp(width: int, height: int) -> bytes:
@@ -327,14 +303,6 @@ def test_a_progressive_jpeg_over_100_million_pixels_is_refused_before_it_takes_m
     data[frame + 5 : frame + 9] = struct.pack(">2H", 9000, 12000)
     with pytest.raises(ImageError, match=r"progressive JPEG of 12000 x 9000 .* \(baseline\)"):
         read_image(bytes(data))
-
-
-def lossless_jpeg() -> bytes:
-    """Grey, 2048 x 2048, all differences 0. Where it is asked for smaller, libjpeg-turbo 3 writes
-    beyond its memory."""
-    frame = b"\xff\xd8\xff\xc3\0\x0b\x08\x08\0\x08\0\x01\x01\x11\0"
-    code = b"\xff\xc4\0\x14\0\1" + bytes(16) + b"\xff\xda\0\x08\1\1\0\1\0\0"
-    return frame + code + bytes(2048 * 2048 // 8) + b"\xff\xd9"
 
 
 def test_a_lossless_jpeg_is_read_whole_whatever_size_was_asked_for(tmp_path):

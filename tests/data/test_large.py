@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import encoded, png
 from PIL import Image
-from test_images import encoded, png
 
 from vgg.data import images, large, readers
 from vgg.data.images import ImageError, probe_size, read_image

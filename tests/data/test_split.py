@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fingerprinted
-from test_duplicates import COPIES, cropped, resized, scene
+from pictures import COPIES, cropped, resized, scene
 
 from vgg.data.folder import scan_folder
 from vgg.data.images import read_image

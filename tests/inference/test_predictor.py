@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from networks import random_values
+from networks import NAMES, SIZES, pictures, predictor, random_values, small, table
 from PIL import Image
 from torch import Tensor, nn
 
@@ -18,45 +18,8 @@ from vgg.data.images import ImageError
 from vgg.data.transforms import normalise
 from vgg.device import device_name
 from vgg.inference.predictor import Predictor, check_top_k
-from vgg.network.config import HEADS, Preprocessing
+from vgg.network.config import HEADS
 from vgg.network.vgg import VGG
-
-NAMES = ("ant", "bee", "cat", "dog", "elk")
-SIZES = [(64, 64), (200, 70), (33, 90), (64, 65), (500, 400), (1, 3), (70, 70)]
-
-
-def small(head: str = "gap", **extra: Any) -> VGG:
-    """A narrow VGG for 64 x 64 pixels with five classes that it is not sure of."""
-    model = VGG(11, len(NAMES), head=head, width=0.1).eval()
-    state = random_values(model.state_dict())
-    if head == "fc":  # random layers amplify: give the logits the spread of a trained network
-        state["classifier.6.weight"] *= 0.2
-    model.load_state_dict(state)
-    model.config = replace(
-        model.config,
-        label_names=NAMES,
-        pretrained_cfg=Preprocessing(input_size=(3, 64, 64)),
-        extra=extra,
-    )
-    return model
-
-
-def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        for width, height in SIZES
-    ]
-
-
-def predictor(model: VGG | None = None, **options: Any) -> Predictor:
-    return Predictor(model or small(), "cpu", **({"precision": "fp32"} | options))
-
-
-def table(answers: list[Any]) -> Tensor:
-    """Predictions of all classes → probabilities (N, classes) in the order of the classes."""
-    rows = [dict(zip(answer.indices, answer.probs, strict=True)) for answer in answers]
-    return torch.tensor([[row[index] for index in range(len(NAMES))] for row in rows])
 
 
 def test_probabilities_are_the_softmax_of_torchvisions_own_network_on_its_own_preset() -> None:

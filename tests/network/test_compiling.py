@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_predictor import pictures, predictor, small, table
+from networks import pictures, predictor, small, table
 from torch import Tensor
 from torch.nn import functional as F
 from trainings import dark_and_bright, network

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from browsing import PHONE, answer_is, choose_model, example, go, pale_texts
 from conftest import Server, serving
 from playwright.sync_api import Locator, Page, expect
-from test_browser import PHONE, answer_is, choose_model, example, go, pale_texts
 
 pytestmark = pytest.mark.browser
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsing import PHONE, answer_is, example, go, pale_texts, too_wide, upload
 from conftest import PATIENCE, Server, serving
 from playwright.sync_api import Browser, Page, expect
-from test_browser import PHONE, answer_is, example, go, pale_texts, too_wide, upload
 
 from vgg.data.shapes import draw_folder
 

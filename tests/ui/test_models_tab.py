@@ -12,11 +12,11 @@ from pathlib import Path
 import gradio as gr
 import onnxruntime
 import pytest
+from browsing import PHONE, go, pale_texts, too_wide
 from conftest import Ask, Server, serving
 from fake_hub import FakeHub
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_browser import PHONE, go, pale_texts, too_wide
 
 from vgg import VGG
 from vgg.checkpoints.folder import save_checkpoint
