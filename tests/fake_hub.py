@@ -1,8 +1,8 @@
 """A fake Hugging Face Hub on loopback, for the real, unpatched `huggingface_hub` client.
 
-It serves file trees from `root/<models|spaces>/<owner>/<name>/…` and accepts uploads into them. A
-folder that is there is a public repository. Its files may be edited by hand: the commit id is a
-hash of the tree, so it changes with them.
+It serves file trees from `root/<models|spaces|datasets>/<owner>/<name>/…` and accepts uploads into
+them. A folder that is there is a public repository. Its files may be edited by hand: the commit id
+is a hash of the tree, so it changes with them.
 
     with FakeHub(tmp_path / "hub", tokens={"hf_ada": ("ada", "write")}) as hub:
         hub.add_model("timm/vgg11.tv_in1k", {"config.json": b"{}", "model.safetensors": a_path})
@@ -10,7 +10,7 @@ hash of the tree, so it changes with them.
 
 The client reads its environment when it is imported, so it has to run in a process of its own.
 What the fake does not have: history (only the current commit can be read), branches, pull requests,
-organisations, deleting, .gitignore, data sets, Xet storage.
+organisations, deleting, .gitignore, Xet storage.
 """
 
 import base64
@@ -179,9 +179,10 @@ class FakeHub:
         *,
         private: bool = False,
         gated: bool = False,
+        repo_type: str = "model",
     ) -> Repo:
-        """Put a model there without an upload: path in it -> its bytes, or a file to copy."""
-        key = f"models/{repo_id}"
+        """Put a model, or a dataset, there without an upload: path -> its bytes, or a file."""
+        key = f"{repo_type}s/{repo_id}"
         repo = self._repos[key] = Repo(key, self.root / key, private, gated)
         self.commit(repo, files)
         return repo
@@ -697,8 +698,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 ID = r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)"
-API = rf"/api/(?P<kind>models|spaces)/{ID}"
-PAGE = rf"/(?:(?P<kind>spaces)/)?{ID}"
+API = rf"/api/(?P<kind>models|spaces|datasets)/{ID}"
+PAGE = rf"/(?:(?P<kind>spaces|datasets)/)?{ID}"
 ROUTES = (
     ("GET", HARNESSES, "harnesses"),
     ("GET", "/api/whoami-v2", "whoami"),

@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from vgg.terminal import UsageError, accuracy_sentence, describe_config, progress_line, told_events
@@ -82,11 +83,16 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 def run_evaluate(options: argparse.Namespace) -> int:
     from vgg.checkpoints.loading import load_model
     from vgg.data.folder import scan_folder
+    from vgg.data.sources import pictures_of
     from vgg.inference.evaluation import evaluate
     from vgg.inference.predictor import Predictor, check_trained
-    from vgg.training.trainer import pictures_of
 
-    with pictures_of(options.folder) as (root, _):
+    with ExitStack() as stack:
+        fetched = stack.enter_context(progress_line("bytes fetched"))
+        tell_size = partial(print, file=sys.stderr)
+        root, _ = stack.enter_context(
+            pictures_of(options.folder, on_message=tell_size, on_progress=fetched)
+        )
         with progress_line("files looked at") as tell:
             index = scan_folder(
                 root, least=1, labels=options.labels, classes=options.classes, on_progress=tell

@@ -60,8 +60,8 @@ def download(
     repo_id, revision = split_repository(repository)
     if found := cached_weights(repository):
         return found
-    _reach_hub(repo_id, wanted)
-    with _hub_errors(wanted):
+    reach_hub(repo_id, wanted)
+    with hub_errors(wanted):
         return _fetch(repo_id, revision, on_progress)
 
 
@@ -85,7 +85,7 @@ def small_file(repository: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     repo_id, revision = split_repository(repository)
-    with _hub_errors(repository):
+    with hub_errors(repository):
         return Path(hf_hub_download(repo_id, file, revision=revision))
 
 
@@ -112,8 +112,8 @@ class RemoteFile:
         from huggingface_hub.utils import build_hf_headers
 
         repo_id, revision = split_repository(repository)
-        _reach_hub(repo_id, wanted)
-        with _hub_errors(wanted):
+        reach_hub(repo_id, wanted)
+        with hub_errors(wanted):
             url = hf_hub_url(repo_id, file, revision=revision)
             facts = get_hf_file_metadata(url)
             headers = dict(build_hf_headers())
@@ -243,9 +243,11 @@ def _progress_class(on_progress: DownloadProgress) -> type:
     return Reporting
 
 
-def _reach_hub(repo_id: str, wanted: str) -> None:
-    if why := why_unreachable(f"{repo_id}/resolve/main/config.json"):
-        raise _unavailable(wanted, why)
+def reach_hub(repo_id: str, wanted: str, *, pictures: bool = False) -> None:
+    """A `HubUnavailableError` within 5 seconds where the Hub gives no sign of life."""
+    page = f"datasets/{repo_id}" if pictures else f"{repo_id}/resolve/main/config.json"
+    if why := why_unreachable(page):
+        raise _unavailable(wanted, why, pictures)
 
 
 def why_unreachable(page: str, *, token: bool = True) -> UserError | None:
@@ -284,8 +286,9 @@ def why_unreachable(page: str, *, token: bool = True) -> UserError | None:
 
 
 @contextmanager
-def _hub_errors(wanted: str) -> Iterator[None]:
-    """Say in a sentence what the Hub's client reports in many."""
+def hub_errors(wanted: str, *, pictures: bool = False) -> Iterator[None]:
+    """Say in a sentence what the Hub's client reports in many; on a model's weights, or on a
+    dataset's `pictures`."""
     from huggingface_hub import errors
 
     try:
@@ -293,16 +296,21 @@ def _hub_errors(wanted: str) -> Iterator[None]:
     except errors.GatedRepoError as error:
         raise HubUnavailableError("downloads.gated", name=wanted) from error
     except errors.RepositoryNotFoundError as error:
-        raise HubUnavailableError("downloads.no_repository", name=wanted) from error
+        raise HubUnavailableError(
+            "downloads.no_dataset" if pictures else "downloads.no_repository", name=wanted
+        ) from error
     except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise HubUnavailableError("downloads.no_weights", name=wanted) from error
+        raise HubUnavailableError(
+            "downloads.no_file" if pictures else "downloads.no_weights", name=wanted
+        ) from error
     except (errors.HfHubHTTPError, OSError) as error:
         why = error.strerror or type(error).__name__  # such as "No space left on device"
-        raise _unavailable(wanted, UserError("downloads.broke_off", why=why)) from error
+        broken = UserError("downloads.broke_off", why=why)
+        raise _unavailable(wanted, broken, pictures) from error
     except Exception as error:
         if is_broken_connection(error):
             broken = UserError("downloads.broke_off", why=type(error).__name__)
-            raise _unavailable(wanted, broken) from error
+            raise _unavailable(wanted, broken, pictures) from error
         raise
 
 
@@ -311,6 +319,8 @@ def is_broken_connection(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def _unavailable(wanted: str, why: UserError) -> HubUnavailableError:
+def _unavailable(wanted: str, why: UserError, pictures: bool = False) -> HubUnavailableError:
+    if pictures:
+        return HubUnavailableError("downloads.no_pictures", name=wanted, why=why)
     file = f"{wanted.rpartition('/')[2]}.safetensors"
     return HubUnavailableError("downloads.unavailable", name=wanted, why=why, file=file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg import distributed
 from vgg.inference.options import PredictOptions
-from vgg.terminal import UsageError, print_json_list, print_prediction
+from vgg.terminal import UsageError, print_json_list, print_prediction, progress_line
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
@@ -48,7 +48,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
 def asked_pictures(options: argparse.Namespace) -> Found:
     """The pictures that the command line names, once it makes sense."""
-    found = [entry for path in options.images for entry in find_images(path)]
+    found = [entry for path in options.images for entry in find_images(at_hand(path))]
     if all(error for _, error in found):
         raise UsageError("cli.unread" if len(found) == 1 else "cli.none_read", why=found[0][1])
     if options.csv is not None:
@@ -176,6 +176,20 @@ def weights_time(weights: Path) -> float:
     """When the model was last changed."""
     files = weights.iterdir() if weights.is_dir() else [weights]
     return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def at_hand(path: Path) -> Path:
+    """The path itself, or the folder that a dataset on the Hub becomes."""
+    from vgg.data.hub_datasets import is_hub_address
+
+    if not is_hub_address(path):
+        return path
+    from vgg.data.sources import fetch
+
+    with progress_line("bytes fetched") as tell:
+        return distributed.run_on_rank_0(
+            lambda: fetch(path, lambda text: print(text, file=sys.stderr), tell)
+        )
 
 
 def find_images(path: Path) -> Found:

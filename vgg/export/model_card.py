@@ -48,9 +48,7 @@ def model_card(
     return "\n\n".join(
         part
         for part in (
-            _front_matter(
-                config, metrics, title, for_timm=bool(repo_id) and fits_timm(config)
-            ),
+            _front_matter(config, metrics, repo_id),
             f"# {title}",
             _what(config),
             _classes(config, metrics),
@@ -84,33 +82,19 @@ def open_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _front_matter(
-    config: ModelConfig, metrics: Mapping[str, Any], title: str, *, for_timm: bool
-) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    results = []
-    if config.trained and (found := accuracy_of(config, metrics)):
-        accuracy, count, _ = found
-        results = [
-            EvalResult(
-                task_type="image-classification",
-                dataset_type="imagefolder",
-                dataset_name=f"{count} held-out pictures of {config.num_classes} classes",
-                metric_type="accuracy",
-                metric_value=accuracy,
-            )
-        ]
-    data = ModelCardData(
-        license=LICENSES.get(_base(metrics), "unknown"),
-        library_name="timm" if for_timm else "vgg-studio",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "vgg", "vgg-studio", config.architecture],
-        metrics=["accuracy"] if results else None,
-        model_name=title,
-        eval_results=results or None,
-    )
-    return f"---\n{data.to_yaml()}\n---"
+def _front_matter(config: ModelConfig, metrics: Mapping[str, Any], repo_id: str | None) -> str:
+    library = "timm" if repo_id and fits_timm(config) else "vgg-studio"
+    tags = ["image-classification", "vgg", "vgg-studio", config.architecture]
+    lines = [
+        f"license: {LICENSES.get(_base(metrics), 'unknown')}",
+        f"library_name: {library}",
+        "pipeline_tag: image-classification",
+        "tags:",
+        *[f"- {tag}" for tag in tags],
+    ]
+    if accuracy_of(config, metrics):
+        lines += ["metrics:", "- accuracy"]
+    return "\n".join(["---", *lines, "---"])
 
 
 def _kind(config: ModelConfig) -> str:

@@ -1,10 +1,8 @@
 """`train`: a folder of pictures becomes a classifier, and a number to believe."""
 
-import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ from vgg.checkpoints.loading import (
 from vgg.data.files import FileBytes
 from vgg.data.folder import scan_folder
 from vgg.data.folder_names import parts_of
+from vgg.data.hub_datasets import is_hub_address
 from vgg.data.index import Sample, Skipped
-from vgg.data.zips import open_zip
+from vgg.data.sources import pictures_of
 from vgg.downloads import HubUnavailableError
 from vgg.errors import UserError
 from vgg.inference.evaluation import Evaluation, evaluate_probabilities
@@ -119,7 +118,20 @@ def train(
     """
     began = time.monotonic()
     options = replace(options or TrainOptions(), **choices)
-    with distributed.joined(), pictures_of(Path(folder)) as (root, left_out):
+    tell = on_event or (lambda event: None)
+    with (
+        distributed.joined(),
+        pictures_of(
+            folder,
+            on_message=lambda text: tell({"kind": "plan", "message": text}),
+            on_progress=lambda done, total: tell(
+                {"kind": "download", "done": done, "total": total}
+            ),
+            should_stop=should_stop or bool,
+        ) as (root, left_out),
+    ):
+        if is_hub_address(folder):
+            began = time.monotonic()  # the time of a download is not taken from the budget
         distributed.check_same(options, "options")
         home = distributed.run_on_rank_0(
             lambda: Path(out) if out else default_out(Path(folder), weights_dir, resume=resume)
@@ -183,16 +195,6 @@ def _looked_at(run: Run, root: Path, left_out: tuple[Skipped, ...]) -> Dataset:
     dataset = Dataset.of(index, contents)
     distributed.check_same(dataset.key, "pictures")
     return dataset
-
-
-@contextmanager
-def pictures_of(source: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
-    """The folder itself, or a temporary one with what a zip holds; and what was left out of it."""
-    if not source.is_file() or not zipfile.is_zipfile(source):
-        yield source, ()
-        return
-    with tempfile.TemporaryDirectory(prefix="vgg-zip-") as scratch:
-        yield open_zip(source, Path(scratch) / source.stem)
 
 
 def default_out(folder: Path, weights_dir: Path | None, *, resume: bool = False) -> Path:

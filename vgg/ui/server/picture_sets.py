@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
+
 from vgg.data.names import file_name
 from vgg.data.shapes import draw_folder
 from vgg.errors import UserError
@@ -81,11 +83,23 @@ def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureS
 
 
 def from_folder(settings: Settings, path: str, classes_from: str = FOLDERS) -> PictureSet | None:
-    """A folder of this machine; for the person who sits at it."""
+    """A folder of this machine, or a dataset on the Hub; for the person who sits at it."""
     if not path.strip():
         return None
     if settings.public:
         raise UserError("ui.no_folder")
+    from vgg.data.hub_datasets import is_hub_address
+    from vgg.data.sources import fetch
+
+    if is_hub_address(path.strip()):
+        progress = gr.Progress()
+        fetched = fetch(
+            path.strip(),
+            on_progress=lambda done, total: progress((done, total), desc="Fetching", unit="bytes"),
+        )
+        if fetched.is_file():
+            return from_zip(settings, str(fetched), classes_from)
+        return _looked_through(settings, fetched, fetched.name, classes_from, owned=False)
     folder = Path(path.strip()).expanduser()
     return _looked_through(settings, folder, folder.resolve().name, classes_from, owned=False)
 
