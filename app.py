@@ -2,18 +2,23 @@
 
 import ipaddress
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from types import FrameType
 
 from vgg.checkpoints.loading import STARTER
 from vgg.cli import Parser, add_run_options, wait_politely
+from vgg.data.temporary import remove_all, remove_leftovers, temporary_folder
 from vgg.errors import UserError
 from vgg.network.config import AUTO
 from vgg.terminal import UsageError, one_line
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
 
+END_SECONDS = 4.0  # after which work that still goes on is broken off
 ON_ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 if ON_ZERO_GPU:  # a Space that lends a GPU for each answer; its package comes before torch
     try:
@@ -65,6 +70,10 @@ def split_auth(auth: str | None) -> tuple[str, str] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     wait_politely()
+    end_politely()
+    remove_leftovers()
+    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads go with this process
+        os.environ["GRADIO_TEMP_DIR"] = str(temporary_folder("uploads"))
     try:
         options = build_parser().parse_args(arguments)
         auth = split_auth(options.auth)
@@ -116,10 +125,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flush=True,
             )
         page.block_thread()
+    except KeyboardInterrupt:  # before the page stood
+        return 0
     except (UserError, OSError) as error:
         print(f"vgg: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def end_politely() -> None:
+    """SIGTERM ends the page as Ctrl-C does. What still works after some seconds is not waited for:
+    a training can be gone on with."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        watchdog = threading.Timer(END_SECONDS, _end_now)
+        watchdog.daemon = True
+        watchdog.start()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, end)
+
+
+def _end_now() -> None:
+    remove_all()
+    os._exit(0)
 
 
 def check_mcp() -> None:

@@ -5,8 +5,6 @@
 
 import logging
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from vgg.checkpoints.file_names import (
 )
 from vgg.checkpoints.loading import STARTER
 from vgg.data.names import file_name
+from vgg.data.temporary import remove, temporary_folder
 from vgg.data.zips import ZipLimits, take_files
 from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, read_config
@@ -131,11 +130,11 @@ def rename_model(folder: Path, name: str) -> Path:
 def delete_model(folder: Path) -> None:
     """Delete a model's folder: at once as far as anyone sees, however long the disk takes."""
     try:
-        doomed = Path(tempfile.mkdtemp(prefix=".deleted-", dir=folder.parent))
+        doomed = temporary_folder("deleted", beside=folder.parent)
         folder.rename(doomed / folder.name)
     except OSError as error:
         raise UserError("checkpoints.not_deleted", name=folder.name, why=error.strerror) from error
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove(doomed)
 
 
 def import_model(
@@ -164,7 +163,7 @@ def import_model(
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".import-", dir=out.parent))
+        scratch = temporary_folder("import", beside=out.parent)
     except OSError as error:
         raise UserError("checkpoints.no_place", why=error.strerror) from error
     try:
@@ -194,7 +193,7 @@ def import_model(
     except OSError as error:
         raise UserError("checkpoints.not_kept", name=file.name, why=error.strerror) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
 
 
 def check_cost(config: ModelConfig, most: Cost) -> None:

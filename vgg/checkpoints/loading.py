@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +12,7 @@ from vgg.checkpoints.class_names import with_names
 from vgg.checkpoints.config_beside import config_beside
 from vgg.checkpoints.file_names import STANDARD_FILES, WEIGHTS_FILE
 from vgg.checkpoints.known_files import imagenet_classes, is_torchvisions
+from vgg.data.temporary import temporary_folder
 from vgg.downloads import (
     HUB_PREFIX,
     DownloadProgress,
@@ -63,7 +63,7 @@ def _folder_of_the_user() -> Path:
             return folder
     except (OSError, RuntimeError):  # no home, or one that can't be written
         pass
-    return Path(tempfile.mkdtemp(prefix="vgg-studio-weights-"))
+    return temporary_folder("weights")
 
 
 def _places(weights_dir: Path | None) -> list[Path]:

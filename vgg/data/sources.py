@@ -1,6 +1,5 @@
 """What a person names as pictures, brought to a folder: a folder, a zip, a dataset on the Hub."""
 
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from vgg import distributed
 from vgg.data.hub_datasets import fetch_dataset, find_dataset, is_hub_address
 from vgg.data.index import Skipped
+from vgg.data.temporary import temporary
 from vgg.data.zips import open_zip
 
 
@@ -33,8 +33,8 @@ def pictures_of(
     if not path.is_file() or not zipfile.is_zipfile(path):
         yield path, ()
         return
-    with tempfile.TemporaryDirectory(prefix="vgg-zip-") as scratch:
-        yield open_zip(path, Path(scratch) / path.stem)
+    with temporary("zip") as scratch:
+        yield open_zip(path, scratch / path.stem)
 
 
 def fetch(

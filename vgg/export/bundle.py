@@ -5,7 +5,6 @@ Nothing is handed over that was not proved: see `vgg.export.verification`.
 
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from vgg.checkpoints.file_names import CARD_FILE, COPIES_FOLDER, METRICS_FILE
 from vgg.checkpoints.loading import find_weights, load_model
 from vgg.data.images import IMAGE_SUFFIXES
 from vgg.data.shapes import SHAPES, draw_shape
+from vgg.data.temporary import remove, remove_leftovers, temporary, temporary_folder
 from vgg.errors import UserError
 from vgg.export.model_card import model_card, open_metrics
 from vgg.export.verification import ONNX_FILE, PREDICT_FILE, TOLERANCE, check_bundle
@@ -100,8 +100,8 @@ def export_bundle(
         say("writing the files")
         write_files(model, folder, metrics=read_metrics(source))
         kept = _held_out_pictures(source, held_out)
-        with tempfile.TemporaryDirectory(prefix="vgg-proof-") as scratch:
-            pictures = [*kept, *drawn_pictures(Path(scratch))]
+        with temporary("proof") as scratch:
+            pictures = [*kept, *drawn_pictures(scratch)]
             say(f"asking the files about {len(pictures)} pictures in a fresh process")
             # In 32 bits on the processor: those are the weights as they are.
             proof = check_bundle(folder, Predictor(model, "cpu", "fp32"), pictures)
@@ -194,7 +194,8 @@ def _both_or_nothing(out: Path) -> Iterator[tuple[Path, Path]]:
             raise UserError("export.taken", name=path.name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}-", dir=out.parent))
+        remove_leftovers(out.parent)
+        scratch = temporary_folder("export", beside=out.parent)
     except OSError as error:
         raise UserError("export.no_place", name=out.name, why=error.strerror) from error
     try:
@@ -212,7 +213,7 @@ def _both_or_nothing(out: Path) -> Iterator[tuple[Path, Path]]:
     except OSError as error:
         raise UserError("export.disk", name=out.name, why=error.strerror) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
 
 
 def _pack(folder: Path, packed: Path, name: str) -> None:

@@ -4,7 +4,6 @@ A push is one commit: all files of the model, or nothing that anybody can see.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg.checkpoints.file_names import CARD_FILE, CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
 from vgg.checkpoints.loading import find_weights, name_classes
+from vgg.data.temporary import temporary
 from vgg.downloads import is_broken_connection, why_unreachable
 from vgg.errors import UserError
 from vgg.export.model_card import fits_timm, model_card
@@ -49,8 +49,8 @@ def push(
     check_name(to)
     check_token(token)
     path = find_weights(spec, weights_dir=weights_dir)
-    with tempfile.TemporaryDirectory(prefix="vgg-push-") as scratch:
-        folder = write_model(path, Path(scratch), name=str(spec), repo_id=to)
+    with temporary("push") as scratch:
+        folder = write_model(path, scratch, name=str(spec), repo_id=to)
         files: dict[str, Path | bytes] = {f.name: f for f in sorted(folder.iterdir())}
         with hub_errors(to):
             api = sign_in(token)
@@ -198,7 +198,7 @@ def _is_our_model(api: "HfApi", to: str, there: Collection[str]) -> bool:
     """True where the repository's config.json is one that `push` writes."""
     if "config.json" not in there:
         return False
-    with tempfile.TemporaryDirectory(prefix="vgg-push-") as scratch:
+    with temporary("push") as scratch:
         file = api.hf_hub_download(to, "config.json", local_dir=scratch)
         try:
             data = json.loads(Path(file).read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
 """`deploy`: this program, with a model of yours in it if you like, becomes a Hugging Face Space."""
 
 import re
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from vgg.checkpoints.loading import (
     model_name,
     project_file,
 )
+from vgg.data.temporary import temporary
 from vgg.downloads import HUB_PREFIX
 from vgg.errors import UserError
 from vgg.export.hub import (
@@ -90,9 +90,9 @@ def deploy(
     check_hardware(hardware)
     if not dry_run:
         check_token(token)
-    with tempfile.TemporaryDirectory(prefix="vgg-deploy-") as scratch:
+    with temporary("deploy") as scratch:
         files = space_files(hardware)
-        chosen, own = _model_files(model, Path(scratch), weights_dir)
+        chosen, own = _model_files(model, scratch, weights_dir)
         files |= own
         sizes = tuple((path, _size(files[path])) for path in sorted(files))
         if dry_run:

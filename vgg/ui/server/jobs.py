@@ -13,9 +13,11 @@ from typing import Any
 from vgg.checkpoints.file_names import CONFIG_FILE
 from vgg.checkpoints.library import clean_name
 from vgg.checkpoints.loading import STARTER
+from vgg.data import temporary
 from vgg.errors import StoppedError, UserError
 from vgg.network.config import IMAGENET_NAMES
 from vgg.training.options import TrainOptions
+from vgg.ui.server import job_records
 from vgg.ui.server.device_queue import step_back
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.private_models import Owner
@@ -23,6 +25,7 @@ from vgg.ui.server.private_models import Owner
 log = logging.getLogger(__name__)
 
 WAITING, RUNNING, DONE, STOPPED, FAILED = "waiting", "running", "done", "stopped", "failed"
+UNFINISHED = "unfinished"  # by a page that ended: it can be gone on with, or given up
 KEPT_JOBS = 100  # finished ones are forgotten after so many
 KEPT_IMPORTS = 50  # that visitors of a public page have imported
 KEPT_SECONDS = 3600  # for which none of them makes room for others
@@ -53,6 +56,8 @@ class Job:
     created: float = field(default_factory=time.time)
     started: float | None = None
     ended: float | None = None
+    record: Path | None = None  # what is kept on disk until it ends
+    resume: bool = False
 
     @property
     def name(self) -> str:
@@ -85,6 +90,11 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        temporary.remove_leftovers(store.home)
+        for job in job_records.unfinished(store.home):
+            self._jobs[job.id] = job
+            if store.settings.public:
+                store.private.restore(job.id, job.out, job.owner)
         if store.settings.public:
             self._forget_lost()
 
@@ -100,13 +110,39 @@ class Jobs:
             job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:  # visitors are strangers to each other
                 job.owner = self.store.private.keep(key, out)
+            job_records.begin(job, self.store.home)
             self._jobs[job.id] = job
             self._forget_old()
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="training", daemon=True)
-                self._worker.start()
-            self._changed.notify_all()
+            self._wake()
             return job
+
+    def _wake(self) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._work, name="training", daemon=True)
+            self._worker.start()
+        self._changed.notify_all()
+
+    def go_on(self, job: Job) -> None:
+        """Go on with a training that a page left unfinished, from its last saved state."""
+        with self._changed:
+            if job.state == UNFINISHED:
+                job.state, job.resume = WAITING, True
+                self._wake()
+
+    def give_up(self, job: Job) -> None:
+        """Delete an unfinished training, with its pictures and what it had saved."""
+        with self._changed:
+            if job.state == UNFINISHED:
+                del self._jobs[job.id]
+                self.store.private.forget(job.id)
+                job_records.end(job)
+                shutil.rmtree(job.out, ignore_errors=True)
+
+    def unfinished(self) -> list[Job]:
+        """Those that the person at this machine sees, whichever browser started them."""
+        if self.store.settings.public:
+            return []
+        return [job for job in self._jobs.values() if job.state == UNFINISHED]
 
     def place_for(self, name: str) -> tuple[Path, str]:
         """A new folder for a model, and a key that can't be guessed.
@@ -134,7 +170,10 @@ class Jobs:
     def _forget_lost(self) -> None:
         """What visitors made before the page was started anew: no key leads to it any more."""
         for folder in (self.store.home / VISITORS).glob("*"):
-            if time.time() - folder.stat().st_mtime > LOST_SECONDS:
+            if (
+                folder.name not in self.store.private
+                and time.time() - folder.stat().st_mtime > LOST_SECONDS
+            ):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def model(self, job: Job) -> str:
@@ -196,6 +235,7 @@ class Jobs:
                 options=job.options,
                 weights_dir=self.store.settings.weights_dir,
                 on_event=job.events.append,
+                resume=job.resume,
                 should_stop=lambda: job.stop.is_set() or self._is_over_time(job),
                 lock=self.store.training_lock(),
             )
@@ -218,8 +258,7 @@ class Jobs:
         return job.stop.is_set()
 
     def _end(self, job: Job, state: str) -> None:
-        if job.owned:
-            shutil.rmtree(job.folder, ignore_errors=True)
+        job_records.end(job)
         job.state, job.ended = state, time.time()
 
     def _forget_old(self) -> None:

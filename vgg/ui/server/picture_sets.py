@@ -3,7 +3,6 @@ the sample. What was uploaded is copied to where Gradio serves nothing, and goes
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from vgg.data import temporary
 from vgg.data.names import file_name
 from vgg.data.shapes import draw_folder
 from vgg.errors import UserError
@@ -50,15 +50,18 @@ def from_zip(
     """Unpack an uploaded zip, safely, into a folder that is not served."""
     if not file:
         return None
-    uploaded(file)
+    return _unpacked(settings, uploaded(file), classes_from)
+
+
+def _unpacked(settings: Settings, file: Path, classes_from: str) -> PictureSet:
     from vgg.data.zips import ZipLimits, open_zip
 
     limits = ZipLimits()
     if settings.public:
         limits = ZipLimits(max_entries=2 * PUBLIC_PICTURES, max_bytes=2 * 1024**3)
     with _new_folder() as scratch:
-        folder, skipped = open_zip(Path(file), scratch / "pictures", limits=limits)
-        found = _looked_through(settings, folder, Path(file).stem, classes_from)
+        folder, skipped = open_zip(file, scratch / "pictures", limits=limits)
+        found = _looked_through(settings, folder, file.stem, classes_from)
     return replace(found, index=replace(found.index, skipped=(*skipped, *found.index.skipped)))
 
 
@@ -98,7 +101,7 @@ def from_folder(settings: Settings, path: str, classes_from: str = FOLDERS) -> P
             on_progress=lambda done, total: progress((done, total), desc="Fetching", unit="bytes"),
         )
         if fetched.is_file():
-            return from_zip(settings, str(fetched), classes_from)
+            return _unpacked(settings, fetched, classes_from)
         return _looked_through(settings, fetched, fetched.name, classes_from, owned=False)
     folder = Path(path.strip()).expanduser()
     return _looked_through(settings, folder, folder.resolve().name, classes_from, owned=False)
@@ -114,7 +117,7 @@ def from_sample(settings: Settings) -> PictureSet:
 def forget(pictures: PictureSet | None) -> None:
     """Remove a set that nobody trains on."""
     if pictures is not None and pictures.owned:
-        shutil.rmtree(pictures.folder.parent, ignore_errors=True)
+        temporary.remove(pictures.folder.parent)
 
 
 @contextmanager
@@ -134,11 +137,11 @@ def lent(pictures: PictureSet) -> Iterator[Path]:
 def _new_folder() -> Iterator[Path]:
     """A folder that Gradio does not serve, as it does its own temporary one; it goes where the work
     on it fails."""
-    folder = Path(tempfile.mkdtemp(prefix="vgg-studio-data-"))
+    folder = temporary.temporary_folder("data")
     try:
         yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        temporary.remove(folder)
         raise
 
 

@@ -52,6 +52,10 @@ class PrivateModels:
         self._models[name] = PrivateModel(path, owner)
         return owner
 
+    def restore(self, name: str, path: Path, owner: Owner) -> None:
+        """A model that an earlier page had begun; its owner shows the key."""
+        self._models[name] = PrivateModel(path, owner)
+
     def move(self, name: str, path: Path) -> None:
         """The model lies elsewhere now."""
         self._models[name] = replace(self._models[name], path=path)

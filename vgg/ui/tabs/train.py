@@ -13,7 +13,7 @@ from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
 from vgg.ui.page import Page, ShownPicture
 from vgg.ui.server.choice import choice_from_inputs
-from vgg.ui.server.jobs import WAITING, Job, Jobs
+from vgg.ui.server.jobs import UNFINISHED, WAITING, Job, Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import (
     PictureSet,
@@ -45,6 +45,8 @@ def stop_button(job: Job | None) -> Any:
     """An update of the Stop button."""
     if job is None or job.is_over:
         return gr.Button(visible=False)
+    if job.state == UNFINISHED:
+        return gr.Button("Delete it", visible=True, interactive=True)
     words = "Take it out of the queue" if job.state == WAITING else STOP_WORDS
     stopping = job.stop.is_set()
     return gr.Button("Stopping …" if stopping else words, visible=True, interactive=not stopping)
@@ -102,7 +104,7 @@ class Handlers:
 
     def watch(self, handles: Any, told: str, *, is_open: bool | None = None) -> tuple[Any, ...]:
         """How far the visitor's jobs are; `told` is the model that was last said to be made."""
-        found = self.jobs.of(handles)
+        found = self.known(handles)
         ended = [job for job in found if self.jobs.model(job)]
         newest = max(ended, key=lambda job: job.ended or 0, default=None)
         shown = found[0] if found else None
@@ -111,9 +113,10 @@ class Handlers:
             others(self.jobs, found[1:LISTED]),
             curve(shown),
             stop_button(shown),
+            gr.Button(visible=shown is not None and shown.state == UNFINISHED),
             gr.Row(visible=bool(shown and self.jobs.model(shown))),
             fold(3, line(self.jobs, shown), is_open=is_open),
-            gr.Timer(active=any(not job.is_over for job in found)),
+            gr.Timer(active=any(not job.is_over and job.state != UNFINISHED for job in found)),
             self.jobs.model(newest) if newest else told,
         )
 
@@ -138,12 +141,26 @@ class Handlers:
             *self.watch(handles, told, is_open=True),
         )
 
+    def known(self, handles: Any) -> list[Job]:
+        """The visitor's jobs, then those that an earlier start of the page left unfinished here."""
+        mine = self.jobs.of(handles)
+        return [*mine, *(job for job in self.jobs.unfinished() if job not in mine)]
+
     def stop_job(self, handles: Any) -> None:
-        if found := self.jobs.of(handles):
-            self.jobs.stop(found[0])
+        for job in self.known(handles)[:1]:
+            if job.state == UNFINISHED:
+                self.jobs.give_up(job)
+            else:
+                self.jobs.stop(job)
+
+    def go_on(self, handles: Any) -> list[str]:
+        found = self.known(handles)
+        for job in found[:1]:
+            self.jobs.go_on(job)
+        return [job.handle for job in found][:REMEMBERED]
 
     def show_other(self, handles: Any, event: gr.EventData) -> list[str]:
-        chosen_first = sorted(self.jobs.of(handles), key=lambda job: job.id != event.job)
+        chosen_first = sorted(self.known(handles), key=lambda job: job.id != event.job)
         return [job.handle for job in chosen_first]
 
 
@@ -165,6 +182,9 @@ class TrainTab:
                 with gr.Column(scale=1, min_width=300):
                     self.job = gr.HTML(NO_JOB, elem_id="job-status")
                     self.stop = gr.Button(STOP_WORDS, visible=False, elem_id="stop")
+                    self.go_on = gr.Button(
+                        "Go on", visible=False, variant="primary", elem_id="go-on"
+                    )
                     self.done = train_done.Buttons()
                     self.others = gr.HTML("", js_on_load=SEND_CLICKS, elem_id="other-jobs")
                 with gr.Column(scale=1, min_width=300):
@@ -184,7 +204,7 @@ def wire(page: Page, tab: TrainTab, picture: ShownPicture) -> None:
     handlers = Handlers(page.store, page.jobs, len(choices.values))
     first, second, third = tab.steps
     updated = [
-        tab.job, tab.others, tab.curve, tab.stop, tab.done.row, third, session.clock,
+        tab.job, tab.others, tab.curve, tab.stop, tab.go_on, tab.done.row, third, session.clock,
         session.finished,
     ]  # fmt: skip
     asked = [*choices.values, *page.sidebar.choice]
@@ -194,8 +214,13 @@ def wire(page: Page, tab: TrainTab, picture: ShownPicture) -> None:
         component.change(handlers.plan_now, *planned, **QUIET)
     inputs = [tab.pictures, session.jobs, choices.name, *asked]
     choices.train.click(handlers.start, inputs, [session.jobs, first, second, *updated], **QUIET)
-    tab.stop.click(handlers.stop_job, session.jobs, None, queue=False, **QUIET)
     known = [session.jobs, session.finished]
+    tab.stop.click(handlers.stop_job, session.jobs, None, queue=False, **QUIET).then(
+        handlers.watch, known, updated, **QUIET
+    )
+    tab.go_on.click(handlers.go_on, session.jobs, session.jobs, queue=False, **QUIET).then(
+        handlers.watch, known, updated, **QUIET
+    )
     tab.others.click(handlers.show_other, session.jobs, session.jobs, **QUIET).then(
         handlers.watch, known, updated, **QUIET
     )

@@ -6,7 +6,7 @@ from html import escape
 
 from vgg.ui import plots
 from vgg.ui.markup import note, problem, quiet
-from vgg.ui.server.jobs import DONE, RUNNING, STOPPED, WAITING, Event, Job, Jobs
+from vgg.ui.server.jobs import DONE, RUNNING, STOPPED, UNFINISHED, WAITING, Event, Job, Jobs
 from vgg.ui.words import duration, sentence
 
 # What is told of work that comes before the epochs: (done, total) put into words.
@@ -59,6 +59,8 @@ def _state(jobs: Jobs, job: Job) -> str:
         place = jobs.place(job)
         before = "one training" if place == 1 else f"{place} trainings"
         return f"{name} waits: place {place} in the queue, {before} before it"
+    if job.state == UNFINISHED:
+        return f"{name} was interrupted: the page ended before it did. You can go on with it"
     if job.state == RUNNING:
         return f"{name} is learning"
     if job.state == DONE:
@@ -111,6 +113,8 @@ def line(jobs: Jobs, job: Job | None) -> str:
         return f"{job.name}: {100 * epochs[-1]['held_out']:.0f} % so far" if epochs else job.name
     if job.state == WAITING:
         return f"{job.name} waits: place {jobs.place(job)} in the queue"
+    if job.state == UNFINISHED:
+        return f"{job.name} was interrupted"
     return f"{job.name} was stopped" if job.state == STOPPED else f"{job.name}: failed"
 
 
