@@ -13,7 +13,8 @@ from conftest import ROOT
 
 from vgg.data import temporary
 from vgg.data.shapes import draw_folder
-from vgg.ui.server.jobs import DONE, UNFINISHED, Job, Jobs
+from vgg.ui.server.job import DONE, UNFINISHED, Job
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.settings import Settings
 

@@ -13,7 +13,8 @@ from vgg.checkpoints.library import clean_name
 from vgg.data.shapes import draw_folder
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import FairLock
-from vgg.ui.server.jobs import DONE, FAILED, MOST_WAITING, RUNNING, STOPPED, WAITING, Job, Jobs
+from vgg.ui.server.job import DONE, FAILED, RUNNING, STOPPED, WAITING, Job
+from vgg.ui.server.jobs import MOST_WAITING, Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.settings import Settings
 from vgg.ui.tabs import train_progress

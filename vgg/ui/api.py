@@ -13,7 +13,8 @@ from vgg.training.options import DEFAULT_BUDGET, TrainOptions
 from vgg.ui import heatmap
 from vgg.ui.events import said
 from vgg.ui.pictures import data_url
-from vgg.ui.server.jobs import Job, Jobs
+from vgg.ui.server.job import Job
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import forget, from_zip, lent
 from vgg.ui.server.uploads import uploaded

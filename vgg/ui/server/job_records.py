@@ -7,22 +7,19 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vgg.data import temporary
 from vgg.errors import UserError
 from vgg.training.options import TrainOptions
+from vgg.ui.server.job import UNFINISHED, Job
 from vgg.ui.server.private_models import Owner
-
-if TYPE_CHECKING:
-    from vgg.ui.server.jobs import Job
 
 PREFIX = ".unfinished-"  # a folder of the weights folder; a name with a dot is not listed
 FILE = "job.json"
 PICTURES = "pictures"
 
 
-def begin(job: "Job", home: Path) -> None:
+def begin(job: Job, home: Path) -> None:
     """Write a job down in a folder of its own, which takes its uploaded pictures in."""
     home.mkdir(parents=True, exist_ok=True)
     record = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home))
@@ -49,18 +46,16 @@ def begin(job: "Job", home: Path) -> None:
         raise
 
 
-def end(job: "Job") -> None:
+def end(job: Job) -> None:
     """Nothing needs to be gone on with: the job is over, or its owner gives it up."""
     if job.record is not None:
         temporary.remove(job.record)
         job.record = None
 
 
-def unfinished(home: Path) -> Iterator["Job"]:
+def unfinished(home: Path) -> Iterator[Job]:
     """The jobs of processes that have died; those of a living one, such as another page on the same
     weights folder, are left to it. A record that can't be read goes."""
-    from vgg.ui.server.jobs import UNFINISHED, Job
-
     for record in sorted(home.glob(f"{PREFIX}*")):
         if temporary.is_in_use(record):
             continue

@@ -13,7 +13,8 @@ from vgg.ui.events import PRIVATE, QUIET, SEND_CLICKS, said
 from vgg.ui.markup import note
 from vgg.ui.page import Page, ShownPicture
 from vgg.ui.server.choice import choice_from_inputs
-from vgg.ui.server.jobs import UNFINISHED, WAITING, Job, Jobs
+from vgg.ui.server.job import UNFINISHED, WAITING, Job
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import (
     PictureSet,

@@ -6,7 +6,8 @@ from html import escape
 
 from vgg.ui import plots
 from vgg.ui.markup import note, problem, quiet
-from vgg.ui.server.jobs import DONE, RUNNING, STOPPED, UNFINISHED, WAITING, Event, Job, Jobs
+from vgg.ui.server.job import DONE, RUNNING, STOPPED, UNFINISHED, WAITING, Event, Job
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.words import duration, sentence
 
 # What is told of work that comes before the epochs: (done, total) put into words.
