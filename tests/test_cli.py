@@ -498,3 +498,22 @@ def test_info_describes_one_model_by_formula(capsys: Capture) -> None:
 
 def test_info_refuses_an_unknown_model(capsys: Capture) -> None:
     assert "'vgg15'" in refusal(capsys, "info", "--model", "vgg15")
+
+
+def test_class_names_are_given_where_a_file_of_weights_has_none(
+    capsys: Capture, shapes: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from vgg import load_model
+
+    file, names = tmp_path / "bare.pth.tar", "a,b,c,d,e,f,g,h"
+    torch.save({"state_dict": load_model("starter").state_dict()}, file)
+    (tmp_path / "names.txt").write_text(names.replace(",", "\n"))
+    for given in (names, tmp_path / "names.txt"):
+        named = ("--model", file, "--class-names", given)
+        out = printed(capsys, "predict", shapes / "star.png", "--json", *named)
+        assert json.loads(out)[0]["top"][0]["class"] in set(names)
+        assert "a, b, c" in printed(capsys, "info", *named)
+    few = refusal(capsys, "info", "--model", file, "--class-names", "a,b")
+    assert "2 names for 8 classes; give each class one" in few

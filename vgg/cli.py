@@ -109,6 +109,7 @@ def add_predict(commands: "Commands") -> None:
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
     asked = PredictOptions()
     predict.add_argument("--model", default=asked.model, help=f"default: {asked.model}")
+    add_class_names(predict)
     predict.add_argument(
         "--top-k", type=int, default=asked.top_k, help=f"classes a picture (default: {asked.top_k})"
     )
@@ -129,6 +130,7 @@ def add_train(commands: "Commands") -> None:
     train.add_argument(
         "--model", help=f"pretrained network to start from (default: {DEFAULT_MODEL})"
     )
+    add_class_names(train)
     train.add_argument("--depth", type=int, help="11, 13, 16 or 19, instead of --model")
     train.add_argument("--no-batch-norm", action="store_true", help="with --depth")
     train.add_argument("--width", type=float, help="scales every channel count, with --depth")
@@ -154,6 +156,15 @@ def add_train(commands: "Commands") -> None:
     add_json(train, run_train)
 
 
+def add_class_names(command: Parser) -> None:
+    command.add_argument(
+        "--class-names",
+        metavar="FILE|a,b,c",
+        help="names of the model's classes, where its file has none: a text file with one a line, "
+        "a JSON list, or as they are",
+    )
+
+
 def add_labels(command: Parser) -> None:
     """Where the classes of a folder's pictures stand."""
     command.add_argument(
@@ -174,11 +185,13 @@ def add_models(commands: "Commands") -> None:
     evaluate = commands.add_parser("evaluate", help="measure a model on a folder")
     evaluate.add_argument("folder", type=Path, metavar="FOLDER|ZIP")
     evaluate.add_argument("--model", required=True)
+    add_class_names(evaluate)
     add_labels(evaluate)
     add_json(evaluate, run_evaluate)
 
     export = commands.add_parser("export", help="write a model as files that work elsewhere")
     export.add_argument("--model", required=True)
+    add_class_names(export)
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
     add_json(export, run_export)
 
@@ -228,6 +241,7 @@ def add_machine(commands: "Commands") -> None:
 
     info = commands.add_parser("info", help="say what a model is, and what this machine has")
     info.add_argument("--model", help="default: all that are here")
+    add_class_names(info)
     info.set_defaults(run=run_info)
 
 

@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+from vgg.checkpoints.class_names import class_names_of
 from vgg.terminal import UsageError, accuracy_sentence, describe_config, progress_line, told_events
-from vgg.training.options import TrainOptions
+from vgg.training.options import DEFAULT_MODEL, TrainOptions
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -37,6 +38,12 @@ def run_train(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
     )
+    if options.class_names:  # the new model has the folder's classes: these are checked alone
+        from vgg.checkpoints.loading import find_config
+
+        named = options.model or DEFAULT_MODEL
+        names = class_names_of(options.class_names)
+        find_config(named, weights_dir=options.weights_dir, class_names=names)
     from vgg.training.trainer import train
 
     with interruptible() as stopped, told_events() as tell:
@@ -99,7 +106,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
             )
         for note in index.notes:
             print(f"note: {note}", file=sys.stderr)
-        model = load_model(options.model, weights_dir=options.weights_dir)
+        names = class_names_of(options.class_names)
+        model = load_model(options.model, weights_dir=options.weights_dir, class_names=names)
         check_trained(model.config, options.model)
         predictor = Predictor(model, options.device, options.precision)
         with progress_line("pictures measured") as tell:
@@ -129,7 +137,11 @@ def run_export(options: argparse.Namespace) -> int:
         print(event["message"], file=sys.stderr, flush=True)
 
     bundle = export_bundle(
-        options.model, options.out, weights_dir=options.weights_dir, on_event=tell
+        options.model,
+        options.out,
+        weights_dir=options.weights_dir,
+        class_names=class_names_of(options.class_names),
+        on_event=tell,
     )
     if options.json:
         print(json.dumps(bundle.to_json(), ensure_ascii=False, indent=1))
@@ -225,7 +237,8 @@ def run_info(options: argparse.Namespace) -> int:
     from vgg.checkpoints.loading import available_models, find_config
 
     if options.model:
-        config = find_config(options.model, weights_dir=options.weights_dir)
+        names = class_names_of(options.class_names)
+        config = find_config(options.model, weights_dir=options.weights_dir, class_names=names)
         for name, value in describe_config(config):
             print(f"{name + ':':15} {value}")
         return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgg import distributed
+from vgg.checkpoints.class_names import class_names_of
 from vgg.inference.options import PredictOptions
 from vgg.terminal import UsageError, print_json_list, print_prediction, progress_line
 
@@ -34,7 +35,8 @@ def run_predict(options: argparse.Namespace) -> int:
     weights = find_weights(options.model, weights_dir=options.weights_dir)
     from vgg.inference.predictor import Predictor, check_trained
 
-    model = load_model(options.model, weights_dir=options.weights_dir)
+    names = class_names_of(options.class_names)
+    model = load_model(options.model, weights_dir=options.weights_dir, class_names=names)
     check_trained(model.config, options.model)
     predictor = Predictor(model, choices.device, choices.precision, flip=choices.flip)
     with distributed.joined():
@@ -122,7 +124,8 @@ def print_answers(answers: Answers, weights: Path) -> None:
     key, images = "", [str(path) for path, _ in found]
     if table and not options.json and options.heatmaps is None:
         precision = options.precision, str(predictor.dtype)
-        asked = (weights, weights_time(weights), options.top_k, options.flip, *precision)
+        names = predictor.config.label_names
+        asked = (weights, weights_time(weights), options.top_k, options.flip, names, *precision)
         key = key_of(asked, (path for path, _ in found))
     done = distributed.run_on_rank_0(
         lambda: rows_done(options.csv, places, key, images) if key else 0

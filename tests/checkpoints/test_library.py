@@ -1,27 +1,36 @@
 """Models as a person keeps them: renamed, deleted, brought in; never half of it."""
 
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from networks import same_weights
+from safetensors.torch import save
 
 from vgg import VGG, load_model
+from vgg.checkpoints.class_names import class_names_of
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.library import (
+    PUBLIC_COST,
     bytes_of,
+    check_cost,
     clean_name,
     delete_model,
     facts_of,
     import_model,
     losses,
+    plain_name,
     rename_model,
 )
 from vgg.checkpoints.loading import own_models
 from vgg.data.zips import ZipLimits
+from vgg.network.config import IMAGENET_NAMES, ModelConfig, Preprocessing, dump_config
+from vgg.network.summary import Cost, cost_of
 
 
 @pytest.fixture
@@ -192,3 +201,62 @@ def test_a_zip_that_leads_out_is_refused(home: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("../model.safetensors", b"x")
     refused(home, file, "leads out of it")
+
+
+def test_class_names_are_given_where_the_file_has_none(
+    home: Path, model: VGG, tmp_path: Path
+) -> None:
+    file = tmp_path / "given.pth.tar"
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, file)
+    assert plain_name(file) == "given"
+    out = import_model(file, home / "new", class_names=("cat", "dog", "owl"))
+    assert load_model(out).config.label_names == ("cat", "dog", "owl")
+    shutil.rmtree(out)
+    refused(home, file, "2 names for 3 classes", class_names=("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "\ufeffcat\ndog\n\nowl\n"),
+        ("names.json", '["cat", "dog", "owl"]'),
+        ("names.json", '{"owl": 2, "cat": 0, "dog": 1}'),
+        ("names.json", '{"0": "cat", "1": "dog", "2": "owl"}'),
+    ],
+)
+def test_class_names_are_read_as_people_write_them(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert class_names_of(str(tmp_path / name)) == ("cat", "dog", "owl")
+    assert class_names_of("cat, dog,owl") == ("cat", "dog", "owl")
+    (tmp_path / name).write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{name} holds no class names"):
+        class_names_of(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [({"width": 3.5}, 224), ({"num_layers": 19, "head": "gap"}, 2048)],
+)
+def test_a_strangers_model_is_bounded_by_what_it_would_cost_before_it_is_made(
+    home: Path, tmp_path: Path, network: dict[str, Any], size: int
+) -> None:
+    with torch.device("meta"):
+        huge = VGG(num_classes=3, init_weights=False, batch_norm=False, **network)
+    config = replace(
+        huge.config, trained=True, pretrained_cfg=Preprocessing(input_size=(3, size, size))
+    )
+    with zipfile.ZipFile(tmp_path / "huge.zip", "w") as archive:
+        archive.writestr("config.json", dump_config(config))
+        archive.writestr("model.safetensors", save({"features.0.weight": torch.zeros(1)}))
+    words = "this model would take .* MB and .* a public page takes up to 700 MB and 25"
+    refused(home, tmp_path / "huge.zip", words, most=PUBLIC_COST, pickles=False)
+
+
+@pytest.mark.parametrize("name", IMAGENET_NAMES)
+def test_every_vgg_of_the_paper_is_within_a_public_pages_bounds(name: str) -> None:
+    check_cost(ModelConfig(name, 1000), PUBLIC_COST)
+
+
+def test_the_cost_of_an_answer_is_its_weights_its_largest_layer_and_its_multiplications() -> None:
+    cost = cost_of(ModelConfig("vgg16", 1000))
+    assert cost == Cost(4 * (138_357_544 + 2 * 64 * 224 * 224), 15_470_264_320)

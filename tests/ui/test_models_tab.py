@@ -262,6 +262,15 @@ def test_an_import_on_ones_own_machine_gets_a_free_name(owner: ModelStore, weigh
     assert set(owner.own_models()) == {"pets", "pets-2"}
 
 
+def test_class_names_are_typed_where_the_file_has_none(
+    owner: ModelStore, weights: Path, tmp_path: Path
+) -> None:
+    bare = str(shutil.copy(weights / "pets" / "model.safetensors", tmp_path / "birds"))
+    made = model_actions.bring_in(owner, Jobs(owner), bare, "", class_names="hen\nbarn owl")
+    assert made == "birds"
+    assert owner.config(owner.choice_of(made)).label_names == ("hen", "barn owl")
+
+
 def test_of_the_imports_of_strangers_only_so_many_are_kept(
     strangers: ModelStore, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

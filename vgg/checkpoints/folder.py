@@ -26,6 +26,9 @@ from vgg.errors import UserError
 from vgg.network.config import ModelConfig, default_names, dump_config
 from vgg.network.vgg import VGG
 
+MOST_READ = 10_000_000  # numbers of a layer; those of a VGG's first fully connected one are 103e6
+MOST_TRIED = 20  # dictionaries of tensors in one file; a hostile one may hold any number
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -110,8 +113,8 @@ def _naming(file: Path) -> Iterator[None]:
 
 def _recognised(loaded: object) -> tuple[Recognised | None, UserError]:
     """The first state dict in it that is a VGG's, else what is wrong with the largest."""
-    singles, failures = state_dicts(loaded), []
-    for state in [*joined_parts(loaded), *singles]:
+    singles, failures = state_dicts(loaded)[:MOST_TRIED], []
+    for state in [*joined_parts(loaded)[:MOST_TRIED], *singles]:
         try:
             return recognise(state), UserError("checkpoints.no_weights")
         except UserError as error:
@@ -181,14 +184,16 @@ def build_model(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    thorough: bool = False,
 ) -> VGG:
     """The network with the checkpoint's weights, in eval mode. `dtype` None means float32.
 
-    Keys and shapes are checked first: a `ValueError` names the first that does not fit.
+    Keys and shapes are checked first, and that all numbers are finite: a `UserError` names the
+    first that is not. What is too large to be read at each start is looked at where `thorough`.
     """
     model = _check_state(checkpoint.state, checkpoint.config)
     for key, value in checkpoint.state.items():
-        if not is_finite(value):
+        if (thorough or value.numel() <= MOST_READ) and not is_finite(value):
             raise UserError("checkpoints.not_finite", key=key)
     target = dtype or torch.float32
     state = {

@@ -41,8 +41,9 @@ class FileLayer:
 
     @property
     def is_norm(self) -> bool:
-        sizes = {value.shape for key, value in self.tensors.items() if value.ndim}
-        return {"running_mean", "running_var"} <= self.tensors.keys() and len(sizes) == 1
+        shapes = {v.shape for key, v in self.tensors.items() if key != "num_batches_tracked"}
+        is_row = len(shapes) == 1 and len(next(iter(shapes))) == 1
+        return is_row and {"running_mean", "running_var"} <= self.tensors.keys()
 
     @property
     def ndim(self) -> int:

@@ -184,7 +184,8 @@ def import_model(
             check_cost(read.config, most)
         for note in read.notes:
             (on_note or log.warning)(str(note))
-        model = folder.build_model(replace(read, config=with_names(read.config, class_names)))
+        named = replace(read, config=with_names(read.config, class_names))
+        model = folder.build_model(named, thorough=True)
         import torch
 
         half = torch.float16 if folder.is_half(model) else None

@@ -4,13 +4,13 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vgg.checkpoints.class_names import with_names
 from vgg.checkpoints.config_beside import config_beside
-from vgg.checkpoints.file_names import STANDARD_FILES, WEIGHTS_FILE
+from vgg.checkpoints.file_names import CONFIG_FILE, STANDARD_FILES, WEIGHTS_FILE
 from vgg.checkpoints.known_files import imagenet_classes, is_torchvisions
 from vgg.data.temporary import temporary_folder
 from vgg.downloads import (
@@ -270,6 +270,14 @@ def _config_of(path: Path) -> ModelConfig:
         config, _ = config_beside(path / WEIGHTS_FILE if path.is_dir() else path, is_folders=True)
         if config:
             return config
+    beside = path.with_name(CONFIG_FILE)
+    files = [file for file in (path, beside) if file.exists()]
+    return _config_read(path, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(maxsize=32)
+def _config_read(path: Path, times: tuple[int, ...]) -> ModelConfig:
+    """What the weights themselves say, once for a file that does not change."""
     from vgg.checkpoints.folder import read_checkpoint
 
     return read_checkpoint(path).config

@@ -73,12 +73,14 @@ def export_bundle(
     *,
     weights_dir: Path | None = None,
     held_out: Path | Sequence[Path] | None = None,
+    class_names: Sequence[str] = (),
     on_event: Callable[[Event], None] | None = None,
 ) -> Bundle:
     """Write the model `spec` into the new folder `out`, and into `out`.zip beside it.
 
     A fresh process then loads each file and answers `held_out`, pictures or a folder of them, by
-    default the copies of held-out pictures in the model's folder, and some that are drawn. A
+    default the copies of held-out pictures in the model's folder, and some that are drawn.
+    `class_names` are those of the model's outputs, where its file has none. A
     `ValueError` says what is wrong, with the numbers where an answer is not the app's; then
     neither folder nor zip is there. `on_event` gets dicts with `kind` `step` and a `message`.
 
@@ -96,7 +98,7 @@ def export_bundle(
     with _both_or_nothing(out) as (folder, packed):
         say("loading the model")
         source = find_weights(spec, weights_dir=weights_dir)
-        model = load_model(spec, weights_dir=weights_dir)
+        model = load_model(spec, weights_dir=weights_dir, class_names=class_names)
         say("writing the files")
         write_files(model, folder, metrics=read_metrics(source))
         kept = _held_out_pictures(source, held_out)

@@ -26,10 +26,11 @@ from vgg.downloads import HubUnavailableError
 from vgg.errors import UserError
 from vgg.inference.evaluation import Evaluation, evaluate_probabilities
 from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, depth_and_norm
+from vgg.network.heads import HEADS
 from vgg.network.vgg import VGG
 from vgg.training.dataset import Dataset, Trained
 from vgg.training.finetune import train_finetune
-from vgg.training.options import DEFAULT_MODEL, TrainOptions
+from vgg.training.options import DEFAULT_MODEL, TRAINED_HEAD, TrainOptions
 from vgg.training.probe import train_probe
 from vgg.training.run import Run, TrainingEvent, check_same_choices, copies_of
 from vgg.training.scratch import train_scratch
@@ -256,8 +257,8 @@ def _load(run: Run, spec: str, weights_dir: Path | None) -> VGG:
         run.check_stop()
         run.progress("download", done, total)
 
-    # The head fc goes on from the fully connected layers, so it needs the whole file.
-    load = load_model if run.options.head == "fc" else load_trunk
+    # A head with hidden layers goes on from those of the model, so it needs the whole file.
+    load = load_model if HEADS[run.options.head or TRAINED_HEAD].hidden else load_trunk
     model = load(spec, weights_dir=weights_dir, on_progress=on_progress)
     if downloading:
         run.pause(time.monotonic() - began)
