@@ -1,4 +1,4 @@
-"""The attention film is taken: after an epoch the network in training looks at a few pictures."""
+"""Records the attention film: after an epoch, heat maps of a few pictures by the network so far."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ TRIALS = 2  # random places that a marked one is compared with
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """A picture to look at: `pixels` is the network's input, uint8 (3, S, S), and `area` where the
+    """A picture of the film: `pixels` is the network's input, uint8 (3, S, S), and `area` where the
     picture lies in it."""
 
     image: Image.Image
@@ -53,7 +53,7 @@ class FilmRecorder:
     """Takes the frames of a training, in its folder, and never changes what is learned.
 
     All of it stays near `SHARE` of the training's time, so a short training has few frames of few
-    pictures, or none. Of several processes the first alone has a camera that works.
+    pictures, or none. Of several processes only the first records.
 
     `after`: the epoch from which a training goes on that was killed; later frames are made anew.
     """
@@ -128,7 +128,7 @@ class FilmRecorder:
         else:
             if not len(self._pixels):  # after a break
                 self._keep(self._samples, [self._read(sample) for sample in self._samples])
-            heat, probs = self._look(predictor, self._pixels, self.film.classes)
+            heat, probs = self._explained(predictor, self._pixels, self.film.classes)
         self._cost = max(self._cost, time.monotonic() - began)
         began = time.monotonic()
         wanted = len(heat) if first else last * self.film.frames[0].checked
@@ -166,7 +166,7 @@ class FilmRecorder:
         return Predictor(network.eval(), str(self.run.device), self.run.options.precision)
 
     def _open(self, predictor: Predictor, seconds: float) -> tuple[Tensor, Tensor]:
-        """As `_look`, one picture after the other until the time is over: those are the film's."""
+        """As `_explained`, of one picture after the other until the time is over."""
         seen: list[tuple[Tensor, Tensor]] = []
         pictures, took = [], [math.inf]
         for sample in self._samples:
@@ -175,7 +175,7 @@ class FilmRecorder:
             if len(seen) > 1 and self._spent() + min(took) > seconds:
                 break
             pictures.append(self._read(sample))
-            seen.append(self._look(predictor, pictures[-1].pixels[None], (sample.label,)))
+            seen.append(self._explained(predictor, pictures[-1].pixels[None], (sample.label,)))
             took.append(time.monotonic() - began)
         self._each = min(took)
         if not seen:
@@ -199,7 +199,7 @@ class FilmRecorder:
         self._areas = [picture.area for picture in pictures]
         self.film = replace(self.film, classes=tuple(sample.label for sample in samples))
 
-    def _look(
+    def _explained(
         self, predictor: Predictor, pixels: Tensor, classes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """(heat (P, S, S), probability of the true class (P,)) of pictures, on the CPU."""

@@ -79,7 +79,7 @@ def early_size(config: ModelConfig) -> int:
 
 
 def row_size(config: ModelConfig, size: int | None = None) -> int:
-    """How many numbers a picture of `size` pixels has in a row of a shelf."""
+    """How many numbers a picture of `size` pixels has in an `ActivationCache`."""
     side = (size or config.pretrained_cfg.size) // 16  # four pools
     return early_size(config) + scaled(CHANNELS[3], config.width) * side**2
 

@@ -33,26 +33,26 @@ from vgg.data.split import Split
 from vgg.device import choose_device, choose_precision
 from vgg.errors import StoppedError, UserError
 from vgg.network.vgg import VGG
+from vgg.training.event_log import TELL_EVERY, EventLog, TrainingEvent
 from vgg.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
 
-TrainingEvent = dict[str, Any]
 RunState = dict[str, Any]
 
 COPY_SIDE = 256  # pixels of the shorter side of a held-out picture's copy
 COPY_QUALITY = 85
 NAME_LENGTH = 80  # letters of a copy's name: some systems take no more than 255 bytes
-TELL_EVERY = 0.5  # seconds
 MAX_COPIES = 500  # the pictures that were answered wrongly come first
+STATE_VERSION = 2  # a new one where the state's fields change
 SAVE_SHARE = 0.1  # of the time that may go into saving states
 
 
 class Run:
     """A training of `options` in the folder `out`.
 
-    Without `resume` a folder that holds something is refused with a `ValueError`. Every event goes
-    to `events.jsonl`, one JSON object a line, and to `on_event`. `lock` is for the device: hold it
+    Without `resume` a folder that holds something is refused with a `ValueError`. Events go to
+    `events.jsonl` and to `on_event`: see `EventLog`. `lock` is for the device: hold it
     for one batch at a time. `began` is when it was called, by `time.monotonic`. Of several
     processes the first alone reads and writes.
     """
@@ -79,7 +79,7 @@ class Run:
         self.skipped: list[Skipped] = []
         self._told_at = 0.0
         self._begun: dict[str, tuple[float, int]] = {}  # when, and with how many done
-        self._on_event = on_event
+        self._events = EventLog(out / EVENTS_FILE, on_event)
         self._saved_at = self._saving_took = 0.0
         distributed.run_on_rank_0(lambda: self._open(resume))
 
@@ -123,11 +123,7 @@ class Run:
         """Tell what happened, now."""
         if not distributed.is_rank_0():
             return
-        event = {"kind": kind, "seconds": round(self.elapsed, 3), **fields}
-        with (self.out / EVENTS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
-        if self._on_event:
-            self._on_event(event)
+        self._events.add({"kind": kind, "seconds": round(self.elapsed, 3), **fields})
 
     def progress(self, kind: str, done: int, total: int) -> None:
         """An event of how far some work is, a few times a second at most."""
@@ -177,6 +173,9 @@ class Run:
         except Exception as error:  # whatever a damaged file makes of the reader
             log.warning("%s can't be read (%s)", file.name, type(error).__name__)
             return None
+        if state.get("version") != STATE_VERSION:
+            log.warning("%s is of another version of this program: it begins anew", file.name)
+            return None
         check_same_choices(state["options"], self.options)
         return state
 
@@ -188,6 +187,7 @@ class Run:
             return
         with replacing(self.out / STATE_FILE) as part:
             content = {
+                "version": STATE_VERSION,
                 "options": asdict(self.options),
                 "elapsed": self.elapsed,
                 "notes": self.notes,

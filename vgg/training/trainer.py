@@ -29,10 +29,11 @@ from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name, d
 from vgg.network.heads import HEADS
 from vgg.network.vgg import VGG
 from vgg.training.dataset import Dataset, Trained
+from vgg.training.event_log import TrainingEvent
 from vgg.training.finetune import train_finetune
 from vgg.training.options import DEFAULT_MODEL, TRAINED_HEAD, TrainOptions
 from vgg.training.probe import train_probe
-from vgg.training.run import Run, TrainingEvent, check_same_choices, copies_of
+from vgg.training.run import Run, check_same_choices, copies_of
 from vgg.training.scratch import train_scratch
 
 ON_A_TRUNK = ("probe", "finetune")  # modes that need a pretrained network

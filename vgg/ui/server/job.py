@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vgg.training.event_log import kept_with
 from vgg.training.options import TrainOptions
 from vgg.ui.server.private_models import Owner
 
@@ -51,6 +52,10 @@ class Job:
     @property
     def is_over(self) -> bool:
         return self.state in (DONE, STOPPED, FAILED)
+
+    def tell(self, event: Event) -> None:
+        """Keep an event; their number stays bounded."""
+        self.events = kept_with(self.events, event)
 
     def last(self, kind: str) -> Event | None:
         """The newest event of a kind."""

@@ -184,7 +184,7 @@ class Jobs:
                 out=job.out,
                 options=job.options,
                 weights_dir=self.store.settings.weights_dir,
-                on_event=job.events.append,
+                on_event=job.tell,
                 resume=job.resume,
                 should_stop=lambda: job.stop.is_set() or self._is_over_time(job),
                 lock=self.store.training_lock(),
