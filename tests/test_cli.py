@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from conftest import ROOT
 from fake_hub import FakeHub, Faults, hub_environment
 
+from vgg import commands
 from vgg.cli import build_parser, main
+from vgg.data.shapes import draw_folder
 
 Capture = pytest.CaptureFixture[str]
 NAMES = ["arrow", "circle", "crescent", "cross", "heart", "square", "star", "triangle"]
@@ -393,6 +396,17 @@ def test_a_hub_that_does_not_answer_is_said_within_8_seconds_with_the_ways_on(
 
 def test_offline_mode_is_named(capsys: Capture, shapes: Path) -> None:
     assert "HF_HUB_OFFLINE" in refusal(capsys, "predict", shapes / "star.png", "--model", "vgg16")
+
+
+def test_a_training_that_is_stopped_at_once_ends_as_ctrl_c_does(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands, "interruptible", lambda: nullcontext(lambda: True))
+    draw_folder(tmp_path / "drawn", count=4, size=32)
+    arguments = ["train", str(tmp_path / "drawn"), "--mode", "scratch", "--epochs", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.strip().endswith("was stopped")
+    assert not (tmp_path / "out").exists()
 
 
 # The environment

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from vgg import errors
-from vgg.errors import UserError, sentence, table
+from vgg.data.images import ImageError
+from vgg.downloads import HubUnavailableError
+from vgg.errors import ProcessLostError, StoppedError, UserError, sentence, table
+from vgg.terminal import UsageError
+from vgg.training.recipe import TooLittleMemoryError
 
 VGG = Path(errors.__file__).parent
 KEY = r"[a-z]+\.[a-z_0-9]+"
@@ -66,8 +70,25 @@ def test_no_sentence_stands_in_the_code() -> None:
     assert [text for text in said if not any(begin in text for begin in own)] == []
 
 
-@pytest.mark.parametrize("kind", UserError.__subclasses__())
-def test_an_error_comes_whole_from_another_process(kind: type[UserError]) -> None:
+def test_a_sentence_within_a_sentence_is_of_the_same_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    german = {
+        "network.depth": "{value} ist nicht {choices}",
+        "data.zip": "{name}: {why}",
+        "words.or": "{first} oder {last}",
+    }
+    monkeypatch.setattr(errors, "table", {"de": german}.__getitem__)
+    inner = UserError("network.depth", choices=(1, 2), value=3)
+    found = sentence("data.zip", {"name": "a.zip", "why": inner}, "de")
+    assert found == "a.zip: 3 ist nicht 1 oder 2"
+
+
+KINDS = (UserError, ImageError, UsageError, HubUnavailableError, TooLittleMemoryError)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, StoppedError, ProcessLostError])
+def test_an_error_comes_whole_from_another_process(kind: type[Any]) -> None:
     error = kind("network.depth", choices=(1, 2), value=UserError("network.same_name"))
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (kind, str(error))

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from vgg.errors import StoppedError
 from vgg.ui.words import sentence, told
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def said(words: Callable[[str], str] = sentence, title: str = "Error") -> Iterat
         yield
     except gr.Error:
         raise
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, StoppedError) as error:
         raise gr.Error(words(told(error)), title=title, print_exception=False) from error
     except OSError as error:
         log.exception("the disk refuses")

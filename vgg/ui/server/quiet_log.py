@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from vgg.errors import UserError
+from vgg.errors import StoppedError, UserError
 from vgg.ui.words import sentence, told
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class QuietBlocks(gr.Blocks):
                 error.print_exception = False
             raise
         except Exception as error:
-            if not isinstance(error, UserError):
+            if not isinstance(error, UserError | StoppedError):
                 is_ours = self._write_line(error, words.get("block_fn"))
                 if is_ours:
                     error = UserError("ui.failed", kind=type(error).__name__)
