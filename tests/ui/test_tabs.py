@@ -343,6 +343,15 @@ def test_a_curve_has_a_point_an_epoch() -> None:
     assert plots.curves([], title="Accuracy", x_name="epoch") == ""
 
 
+def test_a_curve_of_many_epochs_has_200_points_from_the_first_to_the_last() -> None:
+    points = [(float(epoch), 1 / (1 + epoch)) for epoch in range(1, 10_001)]
+    kept = plots.thinned(points)
+    assert (kept[0], kept[-1], len(set(kept))) == (points[0], points[-1], 200)
+    text = plots.curves([plots.Line("loss", plots.BLUE, points)], title="Loss", x_name="epoch")
+    assert text.count("<circle") == 200
+    assert len(text) < 25_000
+
+
 def test_calibration_has_a_dot_for_each_tenth_that_has_answers() -> None:
     text = plots.reliability([(0.95, True), (0.97, True), (0.93, False), (0.31, False)])
     assert text.count("<circle") == 2

@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 28
 SHARES_UP_TO = 12  # classes; with more, a cell has room for its count alone
 BINS = 10  # of the answers' probabilities
+MOST_POINTS = 200  # of a curve: more are no more to see, and go to every open page each second
 SQUARE = 260  # pixels a side of the chart of calibration
 
 
@@ -42,7 +43,7 @@ def curves(lines: Sequence[Line], *, title: str, x_name: str, percent: bool = Fa
 
     parts = [_grid(y_most, percent), _x_axis(x_least, x_most, x_name)]
     for line in lines:
-        placed = [place(x, y) for x, y in line.points]
+        placed = [place(x, y) for x, y in thinned(line.points)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{line.colour}"/>')
         parts += [
@@ -58,6 +59,14 @@ def curves(lines: Sequence[Line], *, title: str, x_name: str, percent: bool = Fa
         f'</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg></figure>"
     )
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `MOST_POINTS` of them, evenly; the first and the last are among them."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    step = (len(points) - 1) / (MOST_POINTS - 1)
+    return [points[round(step * number)] for number in range(MOST_POINTS)]
 
 
 def _grid(y_most: float, percent: bool) -> str:
