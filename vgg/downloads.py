@@ -82,9 +82,13 @@ def split_repository(repository: str) -> tuple[str, str | None]:
 def small_file(repository: str, file: str) -> Path:
     """A small file of a Hub repository `owner/name[@revision]`, such as its `config.json`: from the
     cache, else fetched whole."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repo_id, revision = split_repository(repository)
+    found = try_to_load_from_cache(repo_id, file, revision=revision)
+    if isinstance(found, str):
+        return Path(found)
+    reach_hub(repo_id, repository)
     with hub_errors(repository):
         return Path(hf_hub_download(repo_id, file, revision=revision))
 

@@ -316,6 +316,18 @@ def test_an_imagenet_name_means_timms_repository(hub: FakeHub, ask: Ask) -> None
     assert len(ask("find_config('vgg13').label_names").value) == 1000
 
 
+def test_what_a_model_of_the_hub_is_costs_its_small_config_alone(hub: FakeHub, ask: Ask) -> None:
+    publish(hub, "ada/seen")
+    assert ask("find_config('hf-hub:ada/seen').pretrained_cfg.size").value == 96
+    assert "model.safetensors" not in paths(hub)
+    hub.requests.clear()
+    assert ask("find_config('hf-hub:ada/seen').width").value == 0.02
+    assert hub.requests == []
+    weights = save(small(head="fc", batch_norm=False).state_dict())
+    hub.add_model("ada/bare", {"model.safetensors": weights})
+    assert ask("find_config('hf-hub:ada/bare').num_classes").value == 3, "else the weights say it"
+
+
 def test_progress_grows_to_the_size_of_the_file(hub: FakeHub, ask: Ask) -> None:
     publish(hub, "ada/large", small(head="fc", width=0.1))  # 5 MB
     size = (hub.repo("ada/large").folder / "model.safetensors").stat().st_size

@@ -4,8 +4,10 @@ import contextvars
 import os
 import re
 import shutil
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from playwright.sync_api import Locator, Page, expect
 from vgg import VGG
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.checkpoints.loading import STARTER
-from vgg.ui import api
+from vgg.ui import api, sidebar
 from vgg.ui.server import picture_sets
 from vgg.ui.server.choice import NEW, Choice
 from vgg.ui.server.jobs import Jobs
@@ -89,6 +91,33 @@ def test_names_are_text_and_no_markup(owner: ModelStore, weights: Path) -> None:
     make_model(weights / "<b>x</b>".replace("/", "-"), "a", "b")
     assert "&lt;b&gt;" in model_actions.table(model_actions.rows(owner, []), "")
     assert "<b>" not in model_actions.table(model_actions.rows(owner, []), "")
+
+
+def test_lists_stand_that_models_come_and_go_under(owner: ModelStore, weights: Path) -> None:
+    for name in ("gone", "hidden"):
+        make_model(weights / name, "cat", "dog")
+    over, seen = threading.Event(), set()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for name in ("gone", "hidden"):
+                (weights / name).rename(weights / f".{name}")
+                (weights / f".{name}").rename(weights / name)
+
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(come_and_go)
+        try:
+            for _ in range(100):
+                names = [row.label for row in model_actions.rows(owner, [])]
+                assert {"pets", "starter"} <= set(names)
+                assert {"pets", "starter"} <= {model.name for model in owner.listed()}
+                assert {"pets", "starter"} <= {value for _, value in sidebar.entries(owner)}
+                model_actions.disk_use(owner, model_actions.rows(owner, []))
+                seen.add(len(names))
+        finally:
+            over.set()
+        moving.result()
+    assert len(seen) > 1, "some had gone while others were read"
 
 
 def test_visitors_see_their_own_and_what_all_have(strangers: ModelStore, weights: Path) -> None:

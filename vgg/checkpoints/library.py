@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ def accuracy_of(
 
 def bytes_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
+    # `os.walk` passes over a folder that goes meanwhile.
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
     total = 0
     for file in files:
         try:

@@ -19,6 +19,7 @@ from vgg.downloads import (
     cached_weights,
     download,
     imagenet_repository,
+    small_file,
 )
 from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, ModelConfig
@@ -238,7 +239,7 @@ def available_models(weights_dir: Path | None = None) -> list[ListedModel]:
     for name in names:
         try:
             found.append(ListedModel(name, find_config(name, weights_dir=weights_dir)))
-        except UserError as error:
+        except (UserError, OSError) as error:  # an OSError where it goes while we look
             log.warning("%s is left out: %s", name, error)
     return found
 
@@ -258,9 +259,22 @@ def find_config(
             names = imagenet_classes()
             config = ModelConfig(name, len(names), label_names=names, trained=True)
             return with_names(config, class_names)
-    if path is None:
-        path = find_weights(name, weights_dir=weights_dir)
-    return with_names(name_classes(name, _config_of(path)), class_names)
+    found = _hub_config(name) if path is None and name.startswith(HUB_PREFIX) else None
+    if found is None:
+        found = _config_of(path or find_weights(name, weights_dir=weights_dir))
+    return with_names(name_classes(name, found), class_names)
+
+
+def _hub_config(name: str) -> ModelConfig | None:
+    """What the small `config.json` of a repository says; None where that takes the weights."""
+    repository = name.removeprefix(HUB_PREFIX)
+    if cached_weights(repository):
+        return None
+    try:
+        file = small_file(repository, CONFIG_FILE)
+        return config_beside(file.with_name(WEIGHTS_FILE), is_folders=False)[0]
+    except UserError:  # the weights say it, or why they can't be had
+        return None
 
 
 def _config_of(path: Path) -> ModelConfig:
@@ -288,5 +302,13 @@ def own_models(weights_dir: Path | None = None) -> list[str]:
     found = [p for place in _places(weights_dir) for p in place.glob("*/config.json")]
     found = [p for p in found if p.parent.name not in (STARTER, *IMAGENET_NAMES)]
     found = [p for p in found if not p.parent.name.startswith(".")]
-    newest_first = sorted(found, key=lambda p: -p.stat().st_mtime)
+    newest_first = sorted(found, key=_written, reverse=True)
     return list(dict.fromkeys(p.parent.name for p in newest_first))
+
+
+def _written(file: Path) -> float:
+    """When a file was written; 0 where it has just gone."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,8 +69,9 @@ class ModelStore:
         """All models that are on this machine."""
         found = available_models(self.settings.weights_dir)
         if self.first_name not in {*(model.name for model in found), *IMAGENET_NAMES}:
-            config = find_config(self.settings.model, weights_dir=self.settings.weights_dir)
-            found.insert(0, ListedModel(self.first_name, config))
+            with suppress(OSError, UserError):  # it has gone
+                config = find_config(self.settings.model, weights_dir=self.settings.weights_dir)
+                found.insert(0, ListedModel(self.first_name, config))
         return found
 
     @property
