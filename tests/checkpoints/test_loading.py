@@ -323,9 +323,6 @@ def test_what_a_model_of_the_hub_is_costs_its_small_config_alone(hub: FakeHub, a
     hub.requests.clear()
     assert ask("find_config('hf-hub:ada/seen').width").value == 0.02
     assert hub.requests == []
-    weights = save(small(head="fc", batch_norm=False).state_dict())
-    hub.add_model("ada/bare", {"model.safetensors": weights})
-    assert ask("find_config('hf-hub:ada/bare').num_classes").value == 3, "else the weights say it"
 
 
 def test_progress_grows_to_the_size_of_the_file(hub: FakeHub, ask: Ask) -> None:
