@@ -1,12 +1,15 @@
 """What strangers get of a public page, and what their broken calls leave in its log."""
 
 import json
+import re
 import sys
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +110,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Visitor, 
         visitor.event(events["choose"]["id"], "choose", [own])  # the page knows the model now
         begun = len(server.log.read_text())
         visitor.calls = 0
-        for name, event in events.items():
+        # The export first: others would rename or delete the model.
+        for name, event in sorted(events.items(), key=lambda item: item[0] != "do_export"):
             props = [parts[number] for number in event["inputs"]]
             data = [own if p.get("elem_id") == "model" else p.get("value") for p in props]
             odd = [ODD[place % len(ODD)] for place in range(len(data))]
@@ -118,6 +122,24 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Visitor, 
         for path in (f"file={LONG[:50_000]}", "file=/etc/passwd"):
             visitor.ask(path)
         yield visitor, server.log.read_text()[begun:].splitlines()
+
+
+def test_no_file_that_a_visitor_gets_names_a_place_on_the_server(
+    walked: tuple[Visitor, list[str]],
+) -> None:
+    visitor, _ = walked
+    served = re.findall(r"/gradio_api/file=[^\"\\\s']+", "".join(text for _, text in visitor.got))
+    files: dict[str, bytes] = {}
+    for path in dict.fromkeys(served):
+        with suppress(urllib.error.HTTPError):
+            content = urllib.request.urlopen(visitor.url.removesuffix("/gradio_api") + path).read()
+            files[path] = content
+            if content.startswith(b"PK"):
+                with zipfile.ZipFile(BytesIO(content)) as packed:
+                    files |= {f"{path}/{name}": packed.read(name) for name in packed.namelist()}
+    assert any(name.endswith("/metrics.json") for name in files)  # the export was among them
+    told = [(s, name) for name, content in files.items() for s in SECRET if s.encode() in content]
+    assert told == []
 
 
 def test_nothing_that_a_visitor_gets_names_a_place_on_the_server(
