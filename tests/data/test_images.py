@@ -36,8 +36,8 @@ def mean_difference(image: Image.Image, other: Image.Image) -> float:
     return float(np.abs(a - b).mean())
 
 
-def bmp(width: int, height: int) -> bytes:
-    header = struct.pack("<I2i2H6I", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+def bmp(width: int, height: int, bits: int = 24, packing: int = 0) -> bytes:
+    header = struct.pack("<I2i2H6I", 40, width, height, 1, bits, packing, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<I2HI", 57, 0, 0, 54) + header + b"abc"
 
 
@@ -392,6 +392,8 @@ def test_a_jpeg_of_endless_passes_is_refused():
         (b"\xff\xd8" + (b"\xff\xdb\0\x43" + bytes(65)) * 8000, "damaged"),
         (png(8, 8, *[(b"tEXt", b"")] * 300_000), "250000 pieces"),
         (b"GIF89a" + bytes(7) + b"!\xfe" + b"\1x" * 300_000, "notes of an unusual length"),
+        (bmp(2001, 2000, 8, 1), "packed .RLE. BMP of over 4 million"),
+        (bmp(20, 20, 8, 1) + bytes(13_000_000), "packed .RLE. BMP of over 4 million"),
         (b"P2 8 8 255 " + b"#\n1 " * 2000, "with many comments; save it as PNG"),
         (b"P5 #" + b"x" * 100_000 + b"\n8 8 255 " + bytes(64), "damaged"),
         (b"\0\0\0\x18ftypheic" + bytes(12) + b"\0\0\0\x08free" * 20_000, "damaged"),

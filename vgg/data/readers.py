@@ -65,8 +65,9 @@ def open_picture(
 
 def _open_bmp(data: bytes) -> Image.Image:
     image = BmpImagePlugin.BmpImageFile(BytesIO(data))
-    if image.tile and image.tile[0].codec_name == "bmp_rle":
-        check_size(*image.size, MAX_RLE_PIXELS)
+    is_packed = bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
+    if is_packed and max(image.width * image.height, len(data) // 3) > MAX_RLE_PIXELS:
+        raise ImageError("data.packed_bmp", millions=MAX_RLE_PIXELS // 1_000_000)
     return image
 
 
