@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT, Server, serving
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from pictures import encoded, lossless_jpeg, picture
 from PIL import Image
 
 import app
@@ -167,6 +168,22 @@ def test_a_model_of_some_folder_is_named_without_its_path(
         assert client.predict(api_name="/models")[0]["name"] == "birds.v2"
         answer = client.predict(handle_file(shapes / "star.png"), "birds.v2", api_name="/predict")
     assert {place["class"] for place in answer["top"]} == {"no", "yes"}
+
+
+@pytest.mark.slow
+def test_odd_pictures_of_strangers_are_answered_or_refused_and_the_page_lives(
+    public_server: Server, tmp_path: Path
+) -> None:
+    good = encoded(picture(), "WEBP")
+    files = {"grey.jpg": lossless_jpeg(), "whole.webp": good, "cut.webp": good[:-20]}
+    with connected(public_server) as client:
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+        for name in ("grey.jpg", "whole.webp", "whole.webp"):
+            assert client.predict(handle_file(tmp_path / name), api_name="/predict")["top"]
+        refused = client.predict(handle_file(tmp_path / "cut.webp"), api_name="/predict")
+        assert "open it elsewhere" in refused["error"] or "cut off" in refused["error"]
+        assert client.predict(handle_file(tmp_path / "grey.jpg"), api_name="/predict")["top"]
 
 
 @pytest.mark.parametrize("public", [False, True])
