@@ -25,7 +25,9 @@ from vgg.data.images import read_image
 from vgg.data.shapes import SHAPES, draw_shape
 from vgg.export.bundle import drawn_pictures, export_bundle, write_files
 from vgg.export.bundle_predict import read
-from vgg.export.onnx_graph import build_onnx, check_exportable
+from vgg.export.onnx_graph import IR_VERSION, OPSET, build_onnx, check_exportable
+from vgg.export.onnx_nodes import Nodes
+from vgg.export.onnx_resize import resized
 from vgg.export.verification import TOLERANCE, Proof, answers_of_files, check_bundle, compare
 from vgg.network.config import CROP_MODES, INTERPOLATIONS, ModelConfig, Preprocessing
 
@@ -154,23 +156,45 @@ def test_every_head_is_answered_as_by_the_app(
     assert largest < TOLERANCE / 2
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(2048, 700), (2049, 700)])
-def test_a_picture_is_resized_as_by_pillow_up_to_a_size_and_nearly_so_beyond(
-    interpolation: str, size: tuple[int, int]
+@pytest.mark.parametrize(
+    ("before", "after"), [((700, 2600), (80, 300)), ((32, 32), (48, 48)), ((107, 55), (64, 33))]
+)
+@pytest.mark.parametrize(("interpolation", "most"), [("bilinear", 0), ("bicubic", 2)])
+def test_a_picture_is_resized_as_by_pillow(
+    interpolation: str, most: int, before: tuple[int, int], after: tuple[int, int]
 ) -> None:
     model = with_preprocessing(load_model("starter"), interpolation=interpolation)
-    graph = build_onnx(model)
-    whole = next(n for n in graph.graph.node if n.op_type == "If").output[0]
-    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(whole))
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    got = session.run([whole], {"picture": noise})[0][0].transpose(1, 2, 0)
-    by_pillow = Image.fromarray(noise).resize(
-        (got.shape[1], got.shape[0]), getattr(Image.Resampling, interpolation.upper())
+    nodes, kinds = Nodes(), onnx.TensorProto
+    target = nodes.integers(after)
+    nodes.add(
+        "Cast", resized(nodes, "x", target, model.config.pretrained_cfg), to=kinds.INT64, name="y"
     )
-    apart = np.abs(got.astype(int) - np.asarray(by_pillow))
-    assert apart.max() <= (0 if size[0] <= 2048 else 2)
+    nodes.proto.input.append(onnx.helper.make_tensor_value_info("x", kinds.UINT8, [1, 3, *before]))
+    nodes.proto.output.append(onnx.helper.make_tensor_value_info("y", kinds.INT64, [1, 3, *after]))
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    graph = onnx.helper.make_model(nodes.proto, ir_version=IR_VERSION, opset_imports=opset)
+    noise = np.random.default_rng(1).integers(0, 256, (*before, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (got,) = session.run(None, {"x": noise.transpose(2, 0, 1)[None]})
+    by_pillow = Image.fromarray(noise).resize(
+        after[::-1], getattr(Image.Resampling, interpolation.upper())
+    )
+    assert np.abs(got[0].transpose(1, 2, 0) - np.asarray(by_pillow)).max() <= most
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_graph_has_no_branches_and_no_double_precision(
+    crop_mode: str, interpolation: str
+) -> None:
+    model = with_preprocessing(
+        load_model("starter"), crop_mode=crop_mode, interpolation=interpolation
+    )
+    graph = onnx.shape_inference.infer_shapes(build_onnx(model), data_prop=True).graph
+    assert not {node.op_type for node in graph.node} & {"If", "Loop", "Scan", "CumSum"}
+    kinds = {value.type.tensor_type.elem_type for value in graph.value_info}
+    kinds |= {weights.data_type for weights in graph.initializer}
+    assert onnx.TensorProto.DOUBLE not in kinds
 
 
 def test_a_model_that_is_asked_about_mirror_images_too_is_answered_as_by_the_app(
@@ -197,14 +221,8 @@ def test_the_file_says_its_classes_and_takes_a_raw_picture_of_any_size() -> None
 def test_the_graph_holds_nothing_that_it_does_not_use() -> None:
     for crop_mode in CROP_MODES:
         graph = build_onnx(with_preprocessing(load_model("starter"), crop_mode=crop_mode)).graph
-        for part in (graph, *branches(graph)):
-            used = {name for node in part.node for name in node.input}
-            used |= {n for b in branches(part) for node in b.node for n in node.input}
-            assert [w.name for w in part.initializer if w.name not in used] == []
-
-
-def branches(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
-    return [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+        used = {name for node in graph.node for name in node.input}
+        assert [weights.name for weights in graph.initializer if weights.name not in used] == []
 
 
 def test_export_changes_nothing_in_the_model() -> None:

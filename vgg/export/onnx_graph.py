@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vgg.data.transforms import LONG_STRIP, needed_side
 from vgg.errors import UserError
 from vgg.export.onnx_nodes import Nodes
-from vgg.export.onnx_resize import nearest, resized
+from vgg.export.onnx_resize import resized
 from vgg.network.config import ModelConfig, Preprocessing
 from vgg.network.heads import NORM_FLOOR, ROOT_FLOOR
 from vgg.network.summary import count_parameters
@@ -101,10 +101,7 @@ def _fitted(graph: Nodes, picture: str, cfg: Preprocessing) -> str:
         planes = _without_ends(graph, planes)
     sides = graph.add("Shape", planes, start=2)  # (2,): height, width
     target = _target(graph, sides, cfg)
-    if cfg.interpolation == "nearest":
-        planes = nearest(graph, planes, target)
-    else:
-        planes = resized(graph, planes, target, cfg, side=needed_side(cfg))
+    planes = resized(graph, planes, target, cfg)
     return _cropped_or_padded(graph, planes, target, cfg)
 
 
@@ -121,22 +118,27 @@ def _without_ends(graph: Nodes, planes: str) -> str:
 
 def _target(graph: Nodes, sides: str, cfg: Preprocessing) -> str:
     """Height and width to resize to, int64 (2,), from those of the picture."""
-    from onnx import TensorProto
-
     side = needed_side(cfg)
     if cfg.crop_mode == "squash":
         return graph.integers([side, side])
     if cfg.crop_mode == "border":
-        # In double precision, as Python reckons: a half is rounded to the same side.
-        exact = graph.add("Cast", sides, to=TensorProto.DOUBLE)
-        longest = graph.add("ReduceMax", exact, keepdims=1)
-        scale = graph.add("Div", graph.constant(np.asarray([side], np.float64)), longest)
-        rounded = graph.add("Round", graph.add("Mul", exact, scale))
-        whole = graph.add("Cast", rounded, to=TensorProto.INT64)
-        return graph.add("Max", whole, graph.integers([1]))
+        longest = graph.add("ReduceMax", sides, keepdims=1)
+        scaled = graph.add("Mul", sides, graph.integers([side]))
+        return graph.add("Max", _rounded_ratio(graph, scaled, longest), graph.integers([1]))
     shortest = graph.add("ReduceMin", sides, keepdims=1)
     scaled = graph.add("Div", graph.add("Mul", sides, graph.integers([side])), shortest)
     return graph.add("Max", scaled, graph.integers([cfg.size]))
+
+
+def _rounded_ratio(graph: Nodes, above: str, below: str) -> str:
+    """above / below, rounded as Python does it, a half to the even number; in whole numbers."""
+    one, two = graph.integers([1]), graph.integers([2])
+    twice = graph.add("Add", graph.add("Mul", above, two), below)
+    parts = graph.add("Mul", below, two)
+    upwards = graph.add("Div", twice, parts)
+    is_no_half = graph.add("Min", graph.add("Mod", twice, parts), one)
+    is_odd = graph.add("Mod", upwards, two)
+    return graph.add("Sub", upwards, graph.add("Mul", is_odd, graph.add("Sub", one, is_no_half)))
 
 
 def _cropped_or_padded(graph: Nodes, planes: str, target: str, cfg: Preprocessing) -> str:
@@ -145,10 +147,7 @@ def _cropped_or_padded(graph: Nodes, planes: str, target: str, cfg: Preprocessin
 
     size, zero = graph.integers([cfg.size]), graph.integers([0])
     surplus = graph.add("Max", graph.add("Sub", target, size), zero)
-    # An odd pixel goes where `transforms` puts it: a half is rounded to the even number.
-    half = graph.add("Cast", surplus, to=TensorProto.DOUBLE)
-    half = graph.add("Round", graph.add("Mul", half, graph.constant(np.asarray([0.5]))))
-    begin = graph.add("Cast", half, to=TensorProto.INT64)
+    begin = _rounded_ratio(graph, surplus, graph.integers([2]))  # an odd pixel as in `transforms`
     end = graph.add("Add", begin, size)
     middle = graph.add("Slice", planes, begin, end, graph.integers([2, 3]))
     middle = graph.add("Cast", middle, to=TensorProto.FLOAT)

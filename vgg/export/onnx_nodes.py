@@ -9,27 +9,16 @@ from torch import Tensor
 class Nodes:
     """A graph under way; each node and constant gets a name of its own, which `add` returns."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self) -> None:
         from onnx import GraphProto
 
-        self.prefix = prefix
-        self.proto = GraphProto(name=f"{prefix}vgg")
-
-    def branch(self, prefix: str) -> "Nodes":
-        """A graph for one side of an `If`; it may use the names of this one."""
-        return Nodes(self.prefix + prefix)
-
-    def give(self, name: str) -> None:
-        """End a branch: this is its result."""
-        from onnx import ValueInfoProto
-
-        self.proto.output.append(ValueInfoProto(name=name))
+        self.proto = GraphProto(name="vgg")
 
     def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add a node; returns the name of its one output."""
         from onnx import helper
 
-        name = name or f"{self.prefix}{kind.lower()}{len(self.proto.node)}"
+        name = name or f"{kind.lower()}{len(self.proto.node)}"
         self.proto.node.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
@@ -37,7 +26,7 @@ class Nodes:
         """A tensor that belongs to the file; returns its name."""
         from onnx import numpy_helper
 
-        name = f"{self.prefix}c{len(self.proto.initializer)}"
+        name = f"c{len(self.proto.initializer)}"
         self.proto.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
@@ -46,9 +35,6 @@ class Nodes:
 
     def integers(self, values: Any) -> str:
         return self.constant(np.asarray(values, np.int64))
-
-    def double(self, values: Any) -> str:
-        return self.constant(np.asarray(values, np.float64))
 
     def number(self, value: float) -> str:
         return self.constant(np.asarray(value, np.float32))
