@@ -9,7 +9,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,9 +24,13 @@ def temporary_folder(kind: str, *, beside: Path | None = None) -> Path:
     """A new folder of this process; `remove` it when it is not needed any more, else it goes when
     the process ends. `beside` makes it a hidden one in that folder, on the same disk."""
     hidden = "" if beside is None else "."
-    folder = Path(tempfile.mkdtemp(prefix=f"{hidden}{PREFIX}{kind}-", dir=beside))
-    keep(folder)
-    return folder
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{hidden}{PREFIX}{kind}-", dir=beside))
+        try:
+            keep(folder)
+            return folder
+        except FileNotFoundError:  # `remove_leftovers` saw it empty
+            continue
 
 
 def keep(folder: Path) -> None:
@@ -57,9 +61,11 @@ def is_in_use(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of this process."""
+    """Remove a folder of this process. The lock goes last, so that a kill in between leaves
+    something that is known to be ours."""
+    _empty(folder)
     let_go(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_empty(folder)
 
 
 @contextmanager
@@ -79,10 +85,34 @@ def remove_leftovers(beside: Path | None = None) -> list[Path]:
     hidden = "" if beside is None else "."
     gone = []
     for folder in home.glob(f"{hidden}{PREFIX}*"):
-        if (folder / LOCK).is_file() and not folder.is_symlink() and not is_in_use(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        if not (folder / LOCK).is_file():
+            _remove_empty(folder)  # its process died between two steps
+        elif not is_in_use(folder):
+            _empty(folder)
+            (folder / LOCK).unlink(missing_ok=True)
+            _remove_empty(folder)
+        if not folder.exists():
             gone.append(folder)
     return gone
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def remove_all() -> None:
