@@ -1,12 +1,16 @@
 """Start the page: `python app.py`. A Hugging Face Space runs this file."""
 
+import argparse
 import ipaddress
 import os
+import secrets
 import signal
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import FrameType
 
 from vgg.checkpoints.loading import STARTER
@@ -15,6 +19,7 @@ from vgg.data.temporary import remove_all, remove_leftovers, temporary_folder
 from vgg.errors import UserError
 from vgg.network.config import AUTO
 from vgg.terminal import UsageError, one_line
+from vgg.ui.server.settings import Limits, Settings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported
 
@@ -39,6 +44,11 @@ def build_parser() -> Parser:
         "--model", default=STARTER, help=f"chosen at the start (default: {STARTER})"
     )
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints as MCP tools too")
+    limits = parser.add_argument_group("limits", "what visitors of a public page may take")
+    for limit in fields(Limits):
+        option, most = f"--most-{limit.name.replace('_', '-')}", limit.default
+        about = f"{limit.metadata['about']} (default: {most})"
+        limits.add_argument(option, type=int, metavar="N", default=most, help=about)
     add_run_options(parser)
     return parser
 
@@ -68,6 +78,33 @@ def split_auth(auth: str | None) -> tuple[str, str] | None:
     return user, password
 
 
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits that were asked for; a `UsageError` for one that lets nothing through."""
+    given = {limit.name: getattr(options, f"most_{limit.name}") for limit in fields(Limits)}
+    if wrong := [name for name, most in given.items() if most < (name != "loaded_mb")]:
+        raise UsageError("cli.limit", option=f"--most-{wrong[0].replace('_', '-')}")
+    return Limits(**given)
+
+
+class Door:
+    """Lets in who knows the name and the password; after `most` wrong tries within a minute nobody,
+    until it is over: who guesses gets no further."""
+
+    def __init__(self, user: str, password: str, most: int) -> None:
+        self._right = user.encode(), password.encode()
+        self._wrong: deque[float] = deque(maxlen=most)
+
+    def opens(self, user: str, password: str) -> bool:
+        full = len(self._wrong) == self._wrong.maxlen
+        if full and time.monotonic() - self._wrong[0] < 60:
+            return False
+        given = user.encode(), password.encode()
+        if all(map(secrets.compare_digest, given, self._right)):
+            return True
+        self._wrong.append(time.monotonic())
+        return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     wait_politely()
     end_politely()
@@ -85,7 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             choose_device(options.device)
         from vgg.ui.app import build, launch_options
-        from vgg.ui.server.settings import Settings
 
         settings = Settings(
             model=options.model,
@@ -94,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             weights_dir=options.weights_dir,
             public=public,
             borrowed_gpu=ON_ZERO_GPU,
+            limits=limits_of(options),
         )
         if ON_ZERO_GPU:
             import vgg.ui.server.zerogpu  # noqa: F401  its functions must be known before the launch
@@ -114,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server_name=options.host,
             server_port=options.port,
             share=options.share or None,
-            auth=auth,
+            auth=auth and Door(*auth, settings.limits.logins).opens,
             mcp_server=options.mcp,
             **launch_options(settings),
         )

@@ -34,7 +34,7 @@ from vgg.ui.server.model_downloads import Downloads
 from vgg.ui.server.model_store import (
     ModelStore,
 )
-from vgg.ui.server.settings import Settings
+from vgg.ui.server.settings import Limits, Settings
 from vgg.ui.tabs import predict, predict_answers, predict_input
 
 # The design, section 2. All other events are private.
@@ -108,9 +108,31 @@ def test_auth_is_a_user_and_a_password_that_may_hold_colons() -> None:
     assert app.split_auth("ada:se:cret") == ("ada", "se:cret")
 
 
+def test_after_wrong_tries_the_door_stays_shut_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("app.time.monotonic", lambda: now[0])
+    door = app.Door("ada", "sécret", 3)
+    assert door.opens("ada", "sécret")
+    assert [door.opens("ada", f"guess {number}") for number in range(3)] == [False] * 3
+    assert not door.opens("ada", "sécret")
+    now[0] = 61.0
+    assert door.opens("ada", "sécret")
+
+
+def test_each_limit_of_a_public_page_is_an_option() -> None:
+    given = app.limits_of(app.build_parser().parse_args(["--most-seconds", "60"]))
+    assert given == Limits(seconds=60)
+    assert launch_options(Settings(public=True, limits=Limits(upload_mb=5)))["max_file_size"] == (
+        "5mb"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--most-jobs", "0"], "--most-jobs must be 1 or more"),
         (["--auth", "ada"], "USER:PASSWORD"),
         (["--auth", ":secret"], "USER:PASSWORD"),
         (["--auth", "ada:"], "USER:PASSWORD"),

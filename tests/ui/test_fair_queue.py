@@ -8,9 +8,9 @@ import gradio as gr
 from gradio.data_classes import PredictBodyInternal
 
 from vgg.ui.server.fair_queue import FairQueue, visitor_of
-from vgg.ui.server.settings import Limits
+from vgg.ui.server.settings import Limits, Settings
 
-LIMITS = Limits(waiting=10, waiting_each=3)
+SETTINGS = Settings(public=True, limits=Limits(waiting=10, waiting_each=3, calls=20))
 
 
 class Desk:
@@ -19,7 +19,7 @@ class Desk:
     def __init__(self, places: int = 1) -> None:
         with gr.Blocks() as page:
             gr.api(lambda: "", api_name="slow", concurrency_limit=places)
-        self.queue = FairQueue(page, LIMITS)
+        self.queue = FairQueue(page, SETTINGS)
         self.queue.active_jobs = [None] * 8
 
     async def call(self, visitor: str | None, address: str = "far") -> str:
@@ -97,3 +97,13 @@ async def test_calls_without_a_session_are_those_of_their_address() -> None:
     assert [await desk.call(None) for _ in range(4)] == [*["success"] * 3, "queue_full"]
     assert await desk.call("ada") == "success"
     assert [desk.serve() for _ in range(2)] == ["far", "ada"]
+
+
+@within_a_loop
+async def test_a_visitor_has_so_many_calls_a_minute() -> None:
+    desk = Desk()
+    for _ in range(20):
+        assert await desk.call("ada") == "success"
+        desk.serve()
+    assert await desk.call("ada") == "queue_full"
+    assert await desk.call("bob", "near") == "success"

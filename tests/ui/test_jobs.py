@@ -14,9 +14,9 @@ from vgg.data.shapes import draw_folder
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import FairLock
 from vgg.ui.server.job import DONE, FAILED, RUNNING, STOPPED, WAITING, Job
-from vgg.ui.server.jobs import MOST_WAITING, Jobs
+from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.server.settings import Settings
+from vgg.ui.server.settings import Limits, Settings
 from vgg.ui.tabs import train_progress
 
 QUICK = TrainOptions(
@@ -127,7 +127,10 @@ def test_the_copy_of_an_upload_goes_when_its_job_ends(
 def test_the_queue_has_an_end(jobs: Jobs, drawn: Path) -> None:
     first = jobs.submit(drawn, "long", LONG, owned=False)
     until(lambda: first.state == RUNNING)
-    waiting = [jobs.submit(drawn, "more", QUICK, owned=False) for _ in range(MOST_WAITING)]
+    waiting = [
+        jobs.submit(drawn, "more", QUICK, owned=False)
+        for _ in range(jobs.store.settings.limits.jobs)
+    ]
     with pytest.raises(ValueError, match="wait already"):
         jobs.submit(drawn, "one too many", QUICK, owned=False)
     for job in (*waiting, first):
@@ -247,6 +250,23 @@ def test_on_a_public_page_a_job_belongs_to_its_session_and_to_who_has_its_key(
     assert jobs.find(job.handle) is job
     assert store.predictor(job.id)
     assert jobs.find(job.id) is job, "from now on this session is hers, too"
+
+
+def test_a_visitor_has_a_share_of_the_trainings_and_another_comes_in_between(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "cache"))
+    asking = ["ada's page"]
+    settings = Settings(weights_dir=tmp_path / "weights", public=True, limits=Limits(jobs_each=2))
+    jobs = Jobs(ModelStore(settings, visitor=lambda: asking[0]))
+    hers = [jobs.submit(drawn, "hers", LONG, owned=False) for _ in range(2)]
+    with pytest.raises(ValueError, match="2 trainings under way already"):
+        jobs.submit(drawn, "one too many", QUICK, owned=False)
+    asking[0] = "bob's page"
+    his = jobs.submit(drawn, "his", QUICK, owned=False)
+    for job in (*hers, his):
+        jobs.stop(job)
+    finished(hers[0])
 
 
 def test_a_space_that_borrows_its_gpu_trains_nothing(drawn: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vgg.ui.server import picture_sets
 from vgg.ui.server.choice import NEW, Choice
 from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.server.settings import Settings
+from vgg.ui.server.settings import Limits, Settings
 from vgg.ui.server.uploads import uploaded
 from vgg.ui.tabs import (
     evaluate_cell,
@@ -303,7 +303,7 @@ def test_class_names_are_typed_where_the_file_has_none(
 def test_of_the_imports_of_strangers_only_so_many_are_kept(
     strangers: ModelStore, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vgg.ui.server.jobs.KEPT_IMPORTS", 2)
+    strangers.settings = replace(strangers.settings, limits=Limits(imports=2))
     monkeypatch.setattr("vgg.ui.server.jobs.KEPT_SECONDS", 0)
     jobs = Jobs(strangers)
     file = str(weights / "pets" / "model.safetensors")

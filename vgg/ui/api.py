@@ -19,7 +19,6 @@ from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.picture_sets import forget, from_zip, lent
 from vgg.ui.server.uploads import uploaded
 from vgg.ui.tabs.evaluate import measure
-from vgg.ui.tabs.train_options import PUBLIC_EPOCHS, PUBLIC_SECONDS
 
 if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
@@ -145,8 +144,9 @@ class Endpoints:
         with said(str):
             if settings.borrowed_gpu:  # before the zip is unpacked
                 raise UserError("ui.borrowed_gpu")
-            if settings.public and (budget > PUBLIC_SECONDS or epochs > PUBLIC_EPOCHS):
-                raise UserError("ui.long_or_many", seconds=PUBLIC_SECONDS, epochs=PUBLIC_EPOCHS)
+            limits = settings.limits
+            if settings.public and (budget > limits.seconds or epochs > limits.epochs):
+                raise UserError("ui.long_or_many", seconds=limits.seconds, epochs=limits.epochs)
             options = TrainOptions(
                 model=self.store.spec_of(model) if model else None,
                 mode=mode,

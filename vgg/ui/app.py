@@ -22,7 +22,6 @@ from vgg.ui.words import told
 TITLE = "VGG Studio"
 DEVICE_SECONDS = 5  # between two looks at the device's memory
 MAX_FILE_SIZE = "256mb"
-MAX_PUBLIC_FILE_SIZE = "64mb"
 
 
 def build(settings: Settings) -> gr.Blocks:
@@ -61,7 +60,7 @@ def build(settings: Settings) -> gr.Blocks:
         # A model that was trained since the start is listed after a reload.
         blocks.load(lambda: gr.Dropdown(sidebar.entries(store)), None, side.choice[0], **QUIET)
     blocks.queue(api_open=False)
-    blocks._queue = FairQueue(blocks, settings.limits)
+    blocks._queue = FairQueue(blocks, settings)
     return blocks
 
 
@@ -118,7 +117,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "enable_monitoring": False,
         "ssr_mode": False,
         "show_error": False,
-        "max_file_size": MAX_PUBLIC_FILE_SIZE if settings.public else MAX_FILE_SIZE,
+        "max_file_size": f"{settings.limits.upload_mb}mb" if settings.public else MAX_FILE_SIZE,
     }
 
 

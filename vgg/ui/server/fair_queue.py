@@ -1,7 +1,8 @@
 """The queue of the page's calls: it ends, each visitor has a share, others come in between."""
 
 import random
-from collections import Counter
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.queueing import Event, Queue
 
-from vgg.ui.server.settings import Limits
+from vgg.ui.server.settings import Settings
 
 AT_ONCE = 4  # calls of one event that run side by side
 
@@ -32,22 +33,26 @@ class FairQueue(Queue):
     Sessions are free to invent, addresses are not: one address may fill half of the queue.
     """
 
-    def __init__(self, blocks: gr.Blocks, limits: Limits) -> None:
+    def __init__(self, blocks: gr.Blocks, settings: Settings) -> None:
         super().__init__(
             live_updates=True,
             concurrency_count=blocks.max_threads,
             update_intervals=1,
-            max_size=limits.waiting,
+            max_size=settings.limits.waiting,
             blocks=blocks,
             default_concurrency_limit=AT_ONCE,
         )
-        self.limits = limits
+        self.limits, self.public = settings.limits, settings.public
         self._turns: dict[str, int] = {}  # of a visitor: which of all calls was begun last
         self._begun = 0
+        self._called: dict[str, deque[float]] = defaultdict(deque)  # when, of the last minute
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         host = request.client.host if request.client else ""
         visitor = body.session_hash or host
+        if self.public and self._calls(visitor) > self.limits.calls:
+            text = f"a visitor has {self.limits.calls} calls a minute; try again in a minute"
+            return False, text, "queue_full"
         waiting = [(visitor_of(event), address_of(event)) for event in self._waiting()]
         own = sum(other == visitor for other, _ in waiting)
         near = sum(other == host for _, other in waiting)
@@ -55,6 +60,17 @@ class FairQueue(Queue):
             text = f"{own} of your calls wait already; try again when one of them is done"
             return False, text, "queue_full"
         return await super().push(body, request, username)
+
+    def _calls(self, visitor: str) -> int:
+        """How often the visitor has called in the last minute, this time included."""
+        now = time.monotonic()
+        self._called[visitor].append(now)
+        for name, times in list(self._called.items()):
+            while times and now - times[0] > 60:
+                times.popleft()
+            if not times:
+                del self._called[name]
+        return len(self._called[visitor])
 
     def get_events(self) -> tuple[list[Event], bool, str] | None:
         under_way = chain.from_iterable(filter(None, self.active_jobs))

@@ -24,11 +24,8 @@ from vgg.ui.server.model_store import ModelStore
 log = logging.getLogger(__name__)
 
 KEPT_JOBS = 100  # finished ones are forgotten after so many
-KEPT_IMPORTS = 50  # that visitors of a public page have imported
 KEPT_SECONDS = 3600  # for which none of them makes room for others
 LOST_SECONDS = 24 * 3600
-PUBLIC_LIMIT = 300  # seconds of a training on a public page, however it was asked for
-MOST_WAITING = 8
 VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
 
 
@@ -54,8 +51,7 @@ class Jobs:
         if self.store.settings.borrowed_gpu:
             raise UserError("ui.borrowed_gpu")
         with self._changed:
-            if sum(job.state == WAITING for job in self._jobs.values()) >= MOST_WAITING:
-                raise UserError("ui.queue", most=MOST_WAITING)
+            self._check_share()
             out, key = self.place_for(name)
             job = Job(folder, out, options, owned, id=key)
             if self.store.settings.public:  # visitors are strangers to each other
@@ -65,6 +61,15 @@ class Jobs:
             self._forget_old()
             self._wake()
             return job
+
+    def _check_share(self) -> None:
+        limits, visitor = self.store.settings.limits, self.store.visitor()
+        if sum(job.state == WAITING for job in self._jobs.values()) >= limits.jobs:
+            raise UserError("ui.queue", most=limits.jobs)
+        if self.store.settings.public and visitor is not None:
+            ahead = [job for job in self._jobs.values() if job.state in (WAITING, RUNNING)]
+            if sum(job.owner.admits(visitor) for job in ahead) >= limits.jobs_each:
+                raise UserError("ui.own_queue", most=limits.jobs_each)
 
     def _wake(self) -> None:
         if self._worker is None:
@@ -110,7 +115,7 @@ class Jobs:
         `ValueError` where even that one came a short while ago."""
         with self._changed:
             brought = [key for key in self.store.private if key not in self._jobs]
-        for key in brought[: max(0, len(brought) + 1 - KEPT_IMPORTS)]:
+        for key in brought[: max(0, len(brought) + 1 - self.store.settings.limits.imports)]:
             folder = self.store.home / VISITORS / key
             if folder.exists() and time.time() - folder.stat().st_mtime < KEPT_SECONDS:
                 raise UserError("ui.many_models")
@@ -203,7 +208,9 @@ class Jobs:
 
     def _is_over_time(self, job: Job) -> bool:
         """On a public page nobody has the device for long, whatever was asked for."""
-        if self.store.settings.public and time.time() - (job.started or 0) > PUBLIC_LIMIT:
+        settings = self.store.settings
+        took = time.time() - (job.started or 0)
+        if settings.public and took > settings.limits.job_seconds:
             job.stop.set()
         return job.stop.is_set()
 

@@ -187,7 +187,7 @@ class ModelStore:
                 device = choose_device(self.settings.device)
                 memory = memory_used(device)[1] or LITTLE_MEMORY
                 share = memory // (4 if device.type == "cpu" else 2)
-                self._loaded = LoadedModels(self.settings.limits.loaded_bytes or share)
+                self._loaded = LoadedModels(self.settings.limits.loaded_mb * 10**6 or share)
             return self._loaded
 
     def predict(

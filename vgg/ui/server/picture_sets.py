@@ -29,7 +29,6 @@ CLASSES_FROM: dict[str, dict[str, Any]] = {
     "Deepest folders": {"classes": "leaves"},
     "File names": {"labels": "names"},
 }
-PUBLIC_PICTURES = 3000  # that strangers may give a public page at once
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def _unpacked(settings: Settings, file: Path, classes_from: str) -> PictureSet:
 
     limits = ZipLimits()
     if settings.public:
-        limits = ZipLimits(max_entries=2 * PUBLIC_PICTURES, max_bytes=2 * 1024**3)
+        most = settings.limits
+        limits = ZipLimits(max_entries=2 * most.pictures, max_bytes=most.zip_mb * 1024**2)
     with _new_folder() as scratch:
         folder, skipped = open_zip(file, scratch / "pictures", limits=limits)
         found = _looked_through(settings, folder, file.stem, classes_from)
@@ -157,8 +157,8 @@ def _looked_through(
 
     told = CLASSES_FROM.get(classes_from, {})
     index = scan_folder(folder, **told, links=not owned)
-    if settings.public and len(index.samples) > PUBLIC_PICTURES:
-        raise UserError("ui.many_pictures", most=PUBLIC_PICTURES, count=len(index.samples))
+    if settings.public and len(index.samples) > settings.limits.pictures:
+        raise UserError("ui.many_pictures", most=settings.limits.pictures, count=len(index.samples))
     return PictureSet(folder, owned, name, index, told)
 
 

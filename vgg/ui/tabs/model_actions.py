@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What strangers may ask of a public page.
-PUBLIC_EXPORT_BYTES = 200_000_000
 PUBLIC_LIMITS = ZipLimits(max_entries=1000, max_bytes=512 * 1024**2, max_file_bytes=512 * 1024**2)
 EXPORT_PREFIX = "export-"
 EXPORT_SECONDS = 3600  # for which an exported zip is kept
@@ -205,8 +204,9 @@ def export(
     """Export the model in hand; returns the bundle, whose zip lies where Gradio serves it."""
     name = _taken(store, choice)
     config = store.config(choice)
-    if store.settings.public and 8 * count_parameters(config) > PUBLIC_EXPORT_BYTES:
-        raise UserError("ui.large_export", megabytes=PUBLIC_EXPORT_BYTES / 1e6)
+    most = store.settings.limits.export_mb
+    if store.settings.public and 8 * count_parameters(config) > most * 1e6:
+        raise UserError("ui.large_export", megabytes=most)
     from vgg.export.bundle import export_bundle
 
     # A folder of its own: its random name keeps strangers from guessing the address.

@@ -25,9 +25,6 @@ MODE_NAMES = {
     "Whole network": "finetune",
     "From scratch": "scratch",
 }
-# What strangers may ask of a public page.
-PUBLIC_SECONDS = 120.0
-PUBLIC_EPOCHS = 30
 
 
 def options_of(
@@ -46,11 +43,12 @@ def options_of(
     if kind is None:
         raise UserError("training.mode", value=mode, choices=list(MODE_NAMES))
     budget = float(seconds or 0) if time == OWN_TIME else TIMES.get(time)
+    limits = store.settings.limits
     if store.settings.public:
-        if budget is not None and budget > PUBLIC_SECONDS:
-            raise UserError("ui.long", seconds=PUBLIC_SECONDS)
-        if time == EPOCHS and (epochs or 0) > PUBLIC_EPOCHS:
-            raise UserError("ui.many_epochs", most=PUBLIC_EPOCHS)
+        if budget is not None and budget > limits.seconds:
+            raise UserError("ui.long", seconds=limits.seconds)
+        if time == EPOCHS and (epochs or 0) > limits.epochs:
+            raise UserError("ui.many_epochs", most=limits.epochs)
     return TrainOptions(
         **start_from(store, choice, kind),
         epochs=int(epochs or 0) if time == EPOCHS else None,
@@ -166,7 +164,7 @@ class Choices:
         mode = gr.Radio(list(MODE_NAMES), value="Automatic", label="Mode", elem_id="mode")
         times = [*TIMES, OWN_TIME, EPOCHS]
         if store.settings.public:
-            times = [t for t in times if TIMES.get(t, 0) <= PUBLIC_SECONDS]
+            times = [t for t in times if TIMES.get(t, 0) <= store.settings.limits.seconds]
         usual = duration(DEFAULT_BUDGET)
         budget = gr.Radio(times, value=usual, label="Time", elem_id="budget")
         seconds = gr.Number(
