@@ -57,11 +57,12 @@ def greedy_tags(count: int, claimed: int) -> bytes:
 def peak_memory_mb(code: str, *arguments: str) -> tuple[float, str]:
     """Runs `code` in a fresh process; the growth of its resident memory in MB, and its output."""
     pytest.importorskip("resource")
+    unit = 1024**2 if sys.platform == "darwin" else 1024
     wrapped = (
         "import resource, sys\n"
         "from vgg.data.images import ImageError, read_image\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"before = peak()\n{code}\nprint((peak() - before) / 1024)"
+        f"before = peak()\n{code}\nprint((peak() - before) / {unit})"
     )
     command = [sys.executable, "-c", wrapped, *arguments]
     root = Path(__file__).parents[2]

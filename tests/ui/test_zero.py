@@ -20,7 +20,10 @@ from gradio_client.exceptions import AppError
 
 from vgg.errors import UserError
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="a ZeroGPU Space forks, as Linux does"),
+]
 
 SPACES = """
 import functools, multiprocessing, os, pickle, sys

@@ -50,7 +50,7 @@ def push(
     check_token(token)
     path = find_weights(spec, weights_dir=weights_dir)
     with temporary("push") as scratch:
-        folder = write_model(path, scratch, name=str(spec), repo_id=to)
+        folder = write_model(path, scratch / "model", name=str(spec), repo_id=to)
         files: dict[str, Path | bytes] = {f.name: f for f in sorted(folder.iterdir())}
         with hub_errors(to):
             api = sign_in(token)
@@ -66,7 +66,8 @@ def push(
 
 
 def write_model(path: Path, folder: Path, *, name: str, repo_id: str | None = None) -> Path:
-    """Write the checkpoint at `path` into `folder`: weights, config and, for a `repo_id`, a card.
+    """Write the checkpoint at `path` into the new `folder`: weights, config and, for a `repo_id`, a
+    card.
 
     For a repository, a network that timm has as well is written in its layout. Returns the folder.
     """
@@ -82,6 +83,7 @@ def write_model(path: Path, folder: Path, *, name: str, repo_id: str | None = No
     if repo_id and fits_timm(config):
         state = to_timm(state, temperature=config.temperature)
         text = json.dumps(timm_config(config), indent=2, ensure_ascii=False) + "\n"
+    folder.mkdir()
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     if repo_id:

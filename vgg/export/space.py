@@ -148,7 +148,9 @@ def _model_files(
     name = re.sub(r"[^\w.-]+", "-", path.stem if path.is_file() else path.name).strip("-.")
     if not name or name == STARTER or name in IMAGENET_NAMES:
         name = f"my-{name or 'model'}"
-    written = {file.name: file for file in write_model(path, scratch, name=spec).iterdir()}
+    written = {
+        file.name: file for file in write_model(path, scratch / "model", name=spec).iterdir()
+    }
     size = sum(map(_size, written.values()))
     if size > MAX_MODEL_BYTES:
         raise UserError("export.large_space", name=name, megabytes=size / 1e6, prefix=HUB_PREFIX)
