@@ -104,10 +104,12 @@ def with_preprocessing(model: VGG, **changes: Any) -> VGG:
     return model
 
 
-def small(head: str, *, batch_norm: bool = True, size: int = 64, classes: int = 5) -> VGG:
+def small(
+    head: str, *, batch_norm: bool = True, size: int = 64, classes: int = 5, **sizes: Any
+) -> VGG:
     """A narrow network with random weights, that says that it is trained, and is sure enough of
     its answers that a mistake would show."""
-    model = VGG(13, classes, batch_norm=batch_norm, head=head, width=0.0625)
+    model = VGG(13, classes, batch_norm=batch_norm, head=head, width=0.0625, **sizes)
     if batch_norm:  # its running averages are of noise, not 0 and 1
         with torch.no_grad():
             model(torch.randn(16, 3, size, size))
@@ -154,6 +156,14 @@ def test_every_head_is_answered_as_by_the_app(
 ) -> None:
     largest = check_same_answers(small(head, batch_norm=batch_norm, size=size), pictures[::4])
     assert largest < TOLERANCE / 2
+
+
+@pytest.mark.parametrize(("hidden", "pool"), [((), 1), ((512,), 2), ((64, 32, 16), 5)])
+def test_a_classifier_of_any_sizes_is_answered_as_by_the_app(
+    pictures: list[Image.Image], hidden: tuple[int, ...], pool: int
+) -> None:
+    model = small("fc", size=96, hidden=hidden, pool=pool)
+    assert check_same_answers(model, pictures[::8]) < TOLERANCE / 2
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def _harmless() -> list[Any]:
         SimpleNamespace,
         np.ndarray,
         np.dtype,
-        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"},
+        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
         *[(getattr(multiarray, name), f"numpy.{home}.multiarray.{name}")
           for name in ("scalar", "_reconstruct") for home in ("core", "_core")],
         (_plain, "collections.defaultdict"),
