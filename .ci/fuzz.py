@@ -155,17 +155,18 @@ def main() -> int:
             command = [sys.executable, __file__, name, "--here", folder]
             done = subprocess.run(
                 [*command, "--seconds", str(options.seconds)],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
             )
-            runs = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+            runs = re.search(r"number_of_executed_units: (\d+)", done.stdout)
             print(f"{name}: {runs[1] if runs else 'no'} runs in {options.seconds} s, ", end="")
             print("nothing found" if done.returncode == 0 else f"status {done.returncode}")
             if done.returncode:
                 failed = 1
-                print(done.stderr[-4000:])
+                said = [line for line in done.stdout.splitlines() if "INFO: " not in line]
+                print(*said[-60:], sep="\n")
                 for found in Path(folder).glob("*-*"):
                     print(found.name, found.read_bytes().hex())
     return failed

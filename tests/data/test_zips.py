@@ -208,6 +208,29 @@ def test_the_second_of_two_equal_names_is_skipped(tmp_path: Path) -> None:
     assert (folder / "cat" / "0.png").read_bytes() == png(0)
 
 
+def test_a_damaged_file_takes_no_other_of_its_name_along(tmp_path: Path) -> None:
+    archive = renamed(
+        packed(PETS | {"cat/x.png": png(5)}, zipfile.ZIP_STORED), "cat/x.png", "cat/0.png"
+    )
+    damaged = archive.getvalue().replace(png(5), png(5)[:-1] + b"?", 1)
+    folder, skipped = open_zip(io.BytesIO(damaged), tmp_path / "new")
+    assert [entry.file for entry in skipped] == ["cat/0.png"]
+    assert (folder / "cat" / "0.png").read_bytes() == png(0)
+
+
+def test_an_entry_without_a_name_is_skipped(tmp_path: Path) -> None:
+    archive = packed(PETS | {"xxxxxx": png(5)}).getvalue()
+    place = archive.rindex(b"PK\1\2")  # of the directory, where the name's length stands
+    nameless = archive[: place + 28] + b"\0\0" + archive[place + 30 :]
+    cut = nameless[: place + 46] + nameless[place + 52 :]
+    end = cut.rindex(b"PK\5\6")
+    (size,) = struct.unpack_from("<I", cut, end + 12)
+    whole = cut[: end + 12] + struct.pack("<I", size - 6) + cut[end + 16 :]
+    folder, skipped = open_zip(io.BytesIO(whole), tmp_path / "new")
+    assert len(skipped) == 1
+    assert sum(path.is_file() for path in folder.rglob("*")) == len(PETS)
+
+
 def test_a_file_where_a_folder_is_needed_is_skipped(tmp_path: Path) -> None:
     archive = packed({"cat.png": png(), "cat.png/1.png": png(1)} | PETS)
     _, (skipped,) = open_zip(archive, tmp_path / "new")

@@ -27,6 +27,7 @@ from vgg.data.walk import NO_PICTURE, is_picture
 from vgg.data.zip_names import names_of
 from vgg.errors import UserError
 
+_FOLDER_ENDS = ("/", "\\")  # of a folder's name
 _CHUNK = 256 * 1024  # bytes read at a time
 _SMALL = 10_000_000  # bytes that may come out of a zip however small it is
 _ENTRY_BYTES = 400  # of the zip's directory, for one entry with a long name
@@ -133,12 +134,13 @@ def _take(
     into: Path,
     limits: ZipLimits,
 ) -> None:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = archive.infolist()
     if len(entries) > limits.max_entries:
         raise _RefusedError("data.zip_entries", most=limits.max_entries)
     paths = [
         (Path(*_safe_parts(entry, name, limits.max_depth)), entry)
         for entry, name in zip(entries, names_of(entries), strict=True)
+        if not name.endswith(_FOLDER_ENDS)
     ]
     paths = [(p, e) for p, e in paths if not any(map(is_hidden, p.parts))]
     asked = sorted(
@@ -190,20 +192,19 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
         entries = archive.infolist()
         if len(entries) > limits.max_entries:
             raise _RefusedError("data.zip_entries", most=limits.max_entries)
-        parts = [
-            _safe_parts(entry, name, limits.max_depth)
-            for entry, name in zip(entries, names_of(entries), strict=True)
-        ]
+        named = list(zip(entries, names_of(entries), strict=True))
+        parts = [_safe_parts(entry, name, limits.max_depth) for entry, name in named]
         allowed = min(limits.max_bytes, max(_SMALL, int(packed_bytes * limits.max_ratio)))
         budget = _Budget(allowed, limits.max_file_bytes)
         budget.check(sum(entry.file_size for entry in entries))
         skipped, litter = [], Litter()
-        for entry, names in zip(entries, parts, strict=True):
+        for (entry, full_name), names in zip(named, parts, strict=True):
             if litter.takes(names):
                 continue
             reason = "has a name that Windows can't take; rename it in the zip"
             if not ON_WINDOWS or all(map(windows_takes, names)):  # it would take another name
-                reason = _write(archive, entry, folder.joinpath(*names), budget)
+                wanted = None if full_name.endswith(_FOLDER_ENDS) else entry
+                reason = _write(archive, wanted, folder.joinpath(*names), budget)
             if reason:
                 name = "/".join(names).encode(errors="replace").decode()
                 skipped.append(Skipped(name, reason))
@@ -244,12 +245,14 @@ def _safe_parts(entry: zipfile.ZipInfo, name: str, max_depth: int) -> list[str]:
     return parts
 
 
-def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, budget: _Budget) -> str:
-    """Writes one entry, or says why it is left out; empty where it is not. Known by its content is
-    what has an odd name; a table may tell the pictures' classes."""
-    known = path.suffix.lower() in IMAGE_SUFFIXES | TABLES
+def _write(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo | None, path: Path, budget: _Budget
+) -> str:
+    """Writes one entry, or a folder for None, or says why it is left out; empty where it is not.
+    Known by its content is what has an odd name; a table may tell the pictures' classes."""
+    known, begun = path.suffix.lower() in IMAGE_SUFFIXES | TABLES, False
     try:
-        if entry.is_dir():
+        if entry is None:
             path.mkdir(parents=True, exist_ok=True)
             return ""
         chunks = _chunks(archive, entry, budget)
@@ -258,13 +261,15 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, budget:
             return NO_PICTURE
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
+            begun = True
             for chunk in (first, *chunks):
                 file.write(chunk)
         return ""
     except FileExistsError:
         return "has the name of another file in the zip"
     except _SkipError as error:
-        path.unlink(missing_ok=True)
+        if begun:
+            path.unlink()
         return str(error)
     except OSError as error:
         if error.errno not in _NAME_ERRORS:
