@@ -133,11 +133,15 @@ class Rival:
     device: torch.device
     name: str = "torchvision eager fp32"
 
-    def probabilities(self, pictures: list[Image.Image]) -> Tensor:
-        """(N, 1000), float32, on the CPU."""
+    def logits(self, pictures: list[Image.Image]) -> Tensor:
+        """(N, 1000), float32, on the device."""
         with torch.inference_mode():
             x = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.device)
-            return torch.softmax(self.network(x), dim=1).cpu()
+            return self.network(x)
+
+    def probabilities(self, pictures: list[Image.Image]) -> Tensor:
+        """(N, 1000), float32, on the CPU."""
+        return torch.softmax(self.logits(pictures), dim=1).cpu()
 
     def predict(self, pictures: list[Image.Image]) -> list[list[int]]:
         """Indices of the best classes of each picture."""
@@ -168,7 +172,7 @@ def torchvision_rival(architecture: str, device: torch.device) -> Rival:
     model.to(device)
     rival = Rival(architecture, model, model, preprocess, device)
     # Random logits hardly differ. Stretched to a trained network's range, a fault would show.
-    logits = rival.probabilities(example_pictures(2)).log()
+    logits = rival.logits(example_pictures(2))
     model.get_parameter("classifier.6.weight").mul_(3 / logits.std().item())
     return rival
 

@@ -18,11 +18,10 @@ from vgg.checkpoints.file_names import FILM_FOLDER
 from vgg.data.images import read_image
 from vgg.data.index import Sample
 from vgg.data.split import Split
-from vgg.data.transforms import needed_side, normalise, placement, to_uint8
+from vgg.data.transforms import needed_side, placement, to_uint8
 from vgg.errors import UserError
 from vgg.inference.attention_film import COPY_SIDE, Film, Frame, read_film
 from vgg.inference.faithfulness import Faithfulness, deletion_test
-from vgg.inference.gradcam import GradCAM
 from vgg.inference.predictor import Predictor
 from vgg.network.config import ModelConfig
 from vgg.network.vgg import VGG
@@ -203,11 +202,10 @@ class FilmRecorder:
         self, predictor: Predictor, pixels: Tensor, classes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """(heat (P, S, S), probability of the true class (P,)) of pictures, on the CPU."""
-        x = normalise(pixels.to(predictor.device), self.config.pretrained_cfg, predictor.dtype)
-        with self.run.lock, GradCAM(predictor.model) as cam:
-            heat, logits = cam.with_logits(x, classes)
-            probs = torch.softmax(logits, dim=1).cpu()
-            return heat.cpu(), probs[torch.arange(len(classes)), torch.tensor(classes)]
+        with self.run.lock:
+            heat, logits = predictor.explain(pixels, classes)
+        probs = predictor.to_probabilities(logits)
+        return heat, probs[torch.arange(len(classes)), torch.tensor(classes)]
 
     def _check(
         self, predictor: Predictor, heat: Tensor, most: int, seconds: float
