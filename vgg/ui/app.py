@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.context import LocalContext
+from starlette.middleware import Middleware
 
 from vgg.data.decoding import decode_apart
 from vgg.ui import api, sidebar
@@ -16,6 +17,7 @@ from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
 from vgg.ui.server.quiet_log import QuietBlocks, quiet_web_server
 from vgg.ui.server.settings import Settings
+from vgg.ui.server.upload_share import UploadShare
 from vgg.ui.tabs import evaluate, inside, models, predict, train
 from vgg.ui.words import told
 
@@ -107,8 +109,10 @@ def device_line(store: ModelStore) -> str:
 
 def launch_options(settings: Settings) -> dict[str, Any]:
     """What `launch` gets, here and on a Space: no analytics, no history, nothing of the disk."""
+    share = Middleware(UploadShare, most=settings.limits.uploads_mb * 10**6)
     style, head = (Path(__file__).with_name(name) for name in ("style.css", "head.html"))
     return {
+        "app_kwargs": {"middleware": [share]} if settings.public else None,
         "theme": _theme(),
         "css": style.read_text("utf-8"),
         "head": head.read_text("utf-8"),

@@ -17,6 +17,7 @@ class Limits:
     """What one visitor, and all of them, may take of a public page."""
 
     upload_mb: int = limit(64, "megabytes of one file that is sent")
+    uploads_mb: int = limit(4000, "megabytes that one address may send in an hour")
     pictures: int = limit(3000, "pictures of a training or evaluation")
     zip_mb: int = limit(2048, "megabytes in a zip of pictures, unpacked")
     seconds: int = limit(120, "seconds that may be asked for a training")
