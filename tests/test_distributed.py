@@ -276,6 +276,17 @@ def test_without_an_address_the_first_node_is_called_on_a_port_of_the_job() -> N
         place_of({**OMPI, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
 
 
+@pytest.mark.parametrize(("variables", "number"), [(SRUN, 0), ({"TORCHELASTIC_RUN_ID": "1"}, 1)])
+def test_a_process_that_sees_one_gpu_takes_it_unless_all_see_it(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], number: int
+) -> None:
+    ranks = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**ranks, **TOLD, **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.gpu_number(1) == number
+    assert distributed.gpu_number(2) == 1
+
+
 # One process alone
 
 
@@ -285,7 +296,7 @@ def test_without_a_launcher_there_is_one_process_and_no_group() -> None:
         assert not torch.distributed.is_initialized()
         distributed.barrier()
         assert distributed.all_gather("a") == ["a"]
-        assert distributed.all_or_none(lambda: 4) == [4]
+        assert distributed.all_or_none(lambda: 4) == 4
         assert distributed.run_on_rank_0(lambda: 5) == 5
         assert distributed.any_of(True)
         assert not distributed.any_of(False)

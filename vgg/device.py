@@ -134,7 +134,7 @@ def memory_used(device: torch.device) -> tuple[int, int]:
 def _own(name: str) -> str:
     """Of several processes each has its own GPU."""
     several = name == "cuda" and distributed.world() > 1
-    return f"cuda:{distributed.local_rank()}" if several else name
+    return f"cuda:{distributed.gpu_number(_count(name))}" if several else name
 
 
 @cache

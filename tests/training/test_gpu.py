@@ -41,7 +41,7 @@ class Double(VGG):
         return super().forward(x.double())
 
 with distributed.joined():
-    device = f"{sys.argv[1]}:{distributed.local_rank()}"
+    device = f"{sys.argv[1]}:{distributed.gpu_number(torch.cuda.device_count())}"
     model = network(kind=Double).double().to(device).to(memory_format=torch.channels_last)
     learner = Learner(model, dark_and_bright(), 140, Recipe(batch_size=7))
     chance, losses = torch.Generator().manual_seed(0), []

@@ -45,9 +45,11 @@ def rank() -> int:
     return _place().rank
 
 
-def local_rank() -> int:
-    """The number of this process among those on this machine: the number of its GPU."""
-    return _place().local_rank
+def gpu_number(count: int) -> int:
+    """Which of the `count` GPUs that it sees is this process's own: that of its number on this
+    machine, or the only one, where srun or the like shows each process its own."""
+    alone = count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun shows all to each
+    return 0 if alone else _place().local_rank
 
 
 def local_world() -> int:
@@ -87,8 +89,8 @@ def joined() -> Iterator[None]:
         yield
         return
     cuda = torch.cuda.is_available()
-    if cuda and local_rank() < torch.cuda.device_count():
-        torch.cuda.set_device(local_rank())
+    if cuda and (number := gpu_number(torch.cuda.device_count())) < torch.cuda.device_count():
+        torch.cuda.set_device(number)
     with or_lost():
         peers = Peers(_place())
         # What is small goes over the CPU, the gradients between the GPUs.
