@@ -47,12 +47,20 @@ def test_a_worker_refuses_in_the_same_words(tmp_path) -> None:
         assert said[0] == said[1]
 
 
-def test_plain_jpegs_and_pngs_need_no_worker(fresh_workers: decoding._Workers) -> None:
-    for data in (encoded(picture(), "PNG"), encoded(picture(), "JPEG", progressive=True)):
-        read_image(data, apart=True)
-    assert not fresh_workers._idle
-    read_image(encoded(picture(), "WEBP"), apart=True)
-    assert len(fresh_workers._idle) == 1
+@pytest.mark.parametrize(
+    ("data", "wants"),
+    [
+        (encoded(picture(), "JPEG"), False),
+        (encoded(picture(), "JPEG", progressive=True), False),
+        (encoded(picture(), "PNG"), False),
+        (encoded(picture(), "WEBP"), True),
+        (lossless_jpeg(), True),
+        (png(9000, 8000), True),  # takes seconds
+    ],
+)
+def test_only_plain_pictures_are_decoded_in_a_public_page(data: bytes, wants: bool) -> None:
+    assert decoding.wants_worker(data, True) == wants
+    assert not decoding.wants_worker(data, None)
 
 
 def test_a_public_page_leaves_sizes_to_workers_too(fresh_workers: decoding._Workers) -> None:

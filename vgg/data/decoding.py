@@ -1,11 +1,11 @@
 """Strangers' pictures, decoded in processes of their own: what a decoder can't bear ends one of
 those, and not the page.
 
-In this process stay plain JPEGs and PNGs, of which almost all pictures are, and whose decoders meet
-hostile files everywhere. All else (TIFF, WebP, AVIF, HEIC, GIF, BMP, PNM, rare kinds of JPEG) goes
-to a worker (`vgg.data.decode_worker`): a Python that has Pillow and this room but no keys, and so
-much memory and time and no more. It stays for the next picture; one that ended is replaced. On
-Windows, which has no such limits, only the clock counts.
+In this process stay plain JPEGs and PNGs of usual size, of which almost all pictures are, and whose
+decoders meet hostile files everywhere. All else (TIFF, WebP, AVIF, HEIC, GIF, BMP, PNM, rare kinds
+of JPEG) goes to a worker (`vgg.data.decode_worker`): a Python that has Pillow and this room but no
+keys, and so much memory and time and no more. It stays for the next picture; one that ended is
+replaced. On Windows, which has no such limits, only the clock counts.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 
 from PIL import Image
 
-from vgg.data.formats import ImageError, kind_of
+from vgg.data.formats import USUAL_PIXELS, ImageError, kind_of
 from vgg.data.jpeg import is_plain_jpeg
 
 SECONDS = 20  # by the clock, for one picture
@@ -48,8 +48,13 @@ def wants_worker(data: bytes, asked: bool | None) -> bool:
     """Whether a worker is to decode a picture; `asked` None means: as `decode_apart` says."""
     if not (_policy["apart"] if asked is None else asked):
         return False
-    kind = kind_of(data)
-    return kind != "PNG" and not (kind == "JPEG" and is_plain_jpeg(data))
+    match kind_of(data):
+        case "PNG":  # a large one takes seconds
+            width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+            return width * height > USUAL_PIXELS
+        case "JPEG":
+            return not is_plain_jpeg(data)
+    return True
 
 
 def decoded_apart(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
