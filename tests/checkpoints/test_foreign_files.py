@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,9 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vgg.checkpoints import known_files
-from vgg.checkpoints.folder import read_checkpoint
+from vgg.checkpoints.folder import Checkpoint, build_model, read_checkpoint
 from vgg.checkpoints.known_files import KnownFile, imagenet_classes
+from vgg.checkpoints.layers import recognise
 from vgg.checkpoints.loading import find_config, load_model, local_weights
+from vgg.errors import UserError
 from vgg.network.vgg import VGG
 
 # Configuration A (VGG-11) and D (VGG-16), sixteen times narrower; M is a max-pool.
@@ -26,6 +29,7 @@ SLIM = {
     16: [4, 4, "M", 8, 8, "M", 16, 16, 16, "M", 32, 32, 32, "M", 32, 32, 32, "M"],
 }
 LAST = 32  # channels of the last maps
+DTYPES = (torch.float32, torch.float16, torch.int64, torch.bool)
 
 
 def trunk(
@@ -405,3 +409,24 @@ def test_known_files_are_known_by_their_content(
     bgr = 255 * rgb.flip(1) - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     with torch.no_grad():
         torch.testing.assert_close(from_caffe((rgb - mean) / std), model(bgr), atol=1e-3, rtol=1e-5)
+
+
+def test_no_state_dict_ends_in_anything_but_a_model_or_a_sentence() -> None:
+    rng = random.Random(0)
+    base = Plain(trunk(11, norm=True), nn.Sequential(*dense(LAST * 49, 64, 5))).state_dict()
+    sentences: list[str] = []
+    for _ in range(300):
+        state = dict(base)
+        for _ in range(rng.randrange(1, 4)):
+            key = rng.choice(list(state))
+            kind = rng.choice(("weight", "bias", "running_mean", "num_batches_tracked", ""))
+            shape = [rng.choice((0, 1, 3, LAST)) for _ in range(rng.randrange(6))]
+            new = f"{rng.choice(('features.', 'classifier.', ''))}{rng.randrange(40)}.{kind}"
+            state[rng.choice((key, new))] = torch.zeros(shape, dtype=rng.choice(DTYPES))
+            state.pop(rng.choice((key, "")), None)
+        try:
+            build_model(Checkpoint(recognise(state).state, recognise(state).config))
+        except UserError as error:
+            sentences.append(str(error))
+    assert 100 < len(sentences) < 300
+    assert all(20 < len(sentence) < 400 for sentence in sentences)

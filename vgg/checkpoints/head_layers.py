@@ -146,7 +146,7 @@ def _scaled_outputs(layer: StateDict, norm: FileLayer) -> StateDict:
     scale, shift = _scale_and_shift(norm)
     weight = layer["weight"]
     return {
-        "weight": (weight.double() * scale[:, None]).to(weight.dtype),
+        "weight": weight * scale[:, None].to(weight.dtype),
         "bias": (layer["bias"].double() * scale + shift).to(weight.dtype),
     }
 
@@ -156,7 +156,8 @@ def _scaled_inputs(layer: StateDict, norm: FileLayer) -> StateDict:
     weight = layer["weight"]
     places = weight.shape[1] // norm.size  # a norm of maps has one number for all of a map's places
     scale, shift = scale.repeat_interleave(places), shift.repeat_interleave(places)
+    rows = torch.stack([row.double() @ shift for row in weight])  # a copy of a row at a time
     return {
-        "weight": (weight.double() * scale).to(weight.dtype),
-        "bias": (layer["bias"].double() + weight.double() @ shift).to(weight.dtype),
+        "weight": weight * scale.to(weight.dtype),
+        "bias": (layer["bias"].double() + rows).to(weight.dtype),
     }
