@@ -145,6 +145,11 @@ def add_train(commands: "Commands") -> None:
         help=f"how long, evaluation included (default from scratch: {DEFAULT_BUDGET:g})",
     )
     train.add_argument("--image-size", type=int, metavar="PX", help="default: chosen")
+    train.add_argument(
+        "--no-mirror",
+        action="store_true",
+        help="no mirror images (default: unless classes are each other's)",
+    )
     add_labels(train)
     train.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
     train.add_argument("--out", type=Path, help="default: weights/NAME, as the folder's name")

@@ -32,6 +32,7 @@ def run_train(options: argparse.Namespace) -> int:
         epochs=options.epochs,
         budget_s=options.budget,
         image_size=options.image_size,
+        mirror=False if options.no_mirror else None,
         labels=options.labels,
         classes=options.classes,
         seed=options.seed,

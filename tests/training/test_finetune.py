@@ -176,6 +176,8 @@ def test_a_zoom_shows_a_part_of_the_picture_enlarged_and_at_times_mirrored() -> 
     assert seen.min() >= 0
     assert seen.max() <= 63
     assert torch.equal(seen, zoom(ramp, torch.Generator().manual_seed(0)))
+    same_way = zoom(ramp, torch.Generator().manual_seed(0), mirror=False)
+    assert (same_way[:, 0, 32, 40] > same_way[:, 0, 32, 24]).all()
 
 
 # The whole way

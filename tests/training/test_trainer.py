@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import time
 import zipfile
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from networks import same_weights
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from trainings import (
@@ -213,6 +214,49 @@ def test_names_of_files_are_classes_where_that_is_asked_for(drawn: Path, tmp_pat
     result = train(flat, out=tmp_path / "model", epochs=1, labels="names", **TINY)
     assert result.classes == SHAPES
     assert len(json_in(tmp_path / "model", "split")["train"]) == 64
+
+
+def draw_arrows(folder: Path, count: int) -> Path:
+    """Arrows to the left and to the right: of any length, place and colours."""
+    for side, way in (("left", 1), ("right", -1)):
+        (folder / side).mkdir(parents=True)
+        for number in range(count):
+            rng = random.Random(f"{side}{number}")
+            picture = Image.new("RGB", (64, 64), tuple(rng.randrange(180, 256) for _ in range(3)))
+            length, y = rng.uniform(25, 50), rng.uniform(16, 48)
+            start, barb = rng.uniform(2, 62 - length), length * rng.uniform(0.15, 0.3)
+            tip = start if way == 1 else start + length
+            ink, width = tuple(rng.randrange(120) for _ in range(3)), rng.randint(2, 4)
+            pen = ImageDraw.Draw(picture)
+            pen.line([(start, y), (start + length, y)], ink, width)
+            pen.line(
+                [(tip + way * barb, y - barb), (tip, y), (tip + way * barb, y + barb)], ink, width
+            )
+            picture.save(folder / side / f"{number}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_left_is_told_from_right_with_no_option_set(tmp_path: Path) -> None:
+    folder = draw_arrows(tmp_path / "arrows", 60)
+    result = train(folder, out=tmp_path / "model", mode="scratch", budget_s=60)
+    assert result.accuracy >= 0.95
+    assert any("'left' and 'right' are mirror images" in note for note in result.notes)
+
+
+def test_mirror_images_are_left_out_while_learning_and_answering(
+    shapes: Path, tmp_path: Path
+) -> None:
+    arrows = draw_arrows(tmp_path / "arrows", 15)
+    for name, folder, choices, flip in (
+        ("found", arrows, {}, False),
+        ("told", shapes, {"mirror": False}, False),
+        ("kept", arrows, {"mirror": True}, True),
+        ("none", shapes, {}, True),
+    ):
+        result = train(folder, out=tmp_path / name, epochs=1, **TINY, **choices)
+        assert load_model(tmp_path / name).config.extra.get("flip", False) is flip
+        assert any("are mirror images" in note for note in result.notes) is (name == "found")
 
 
 def test_a_new_model_is_named_as_its_pictures(tmp_path: Path) -> None:
@@ -439,6 +483,12 @@ def test_pictures_changed_at_random_stay_pictures() -> None:
         assert any(same_as)
     again = augment(pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0)
     assert torch.equal(changed, again)
+    same_way = augment(
+        pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0, mirror=False
+    )
+    mirrored = (changed != same_way).flatten(1).any(1)
+    assert torch.equal(changed[mirrored], same_way[mirrored].flip(3))
+    assert 10 < mirrored.sum() < 30
     hidden = augment(pixels, torch.Generator().manual_seed(1), fill=(0, 0.5, 1), cutout=0.25)
     colour = torch.tensor([0, 128, 255]).view(1, 3, 1, 1)
     share = (hidden == colour).all(1).float().mean()

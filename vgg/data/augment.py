@@ -12,10 +12,12 @@ def augment(
     generator: torch.Generator,
     *,
     fill: tuple[float, float, float],
+    mirror: bool = True,
     shift: float = SHIFT,
     cutout: float = CUTOUT,
 ) -> Tensor:
-    """Mirrored (one in two), shifted with reflected edges, a square cut out: uint8 (N, 3, S, S).
+    """Mirrored (one in two, where `mirror` allows it), shifted with reflected edges, a square cut
+    out: uint8 (N, 3, S, S).
 
     `fill` is the colour of the square, RGB in [0, 1]. All chance comes from `generator`, which
     lives on the CPU, so every device sees the same pictures. Cutout: DeVries and Taylor 2017.
@@ -24,7 +26,7 @@ def augment(
     most = max(1, round(shift * side))
     device = pixels.device  # little is drawn on the CPU; what it means is worked out there
     offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(device)
-    flips = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+    flips = (torch.rand(count, 1, generator=generator) < 0.5 * mirror).to(device)
     middle = torch.randint(0, side, (2, count, 1), generator=generator).to(device)
     places = torch.arange(side, device=device)
     lines = _reflected(places + offsets[0], side)  # (N, S): which line comes where

@@ -66,7 +66,7 @@ class CachedPictures(Pictures):
     ) -> tuple[Tensor, Tensor]:
         shown = rows
         if generator:
-            turned = torch.rand(len(rows), generator=generator) < 0.5
+            turned = torch.rand(len(rows), generator=generator) < 0.5 * self.mirror
             shown = rows + turned * (len(self.pixels) // 2)
         x = self.pixels[shown.to(self.pixels.device)].to(device)
         return x.float(), self.targets[rows].to(device)
@@ -83,11 +83,12 @@ class Zoomed(Pictures):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         x, targets = super().take(rows, device, cfg)
-        return (zoom(x, generator) if generator else x), targets
+        return (zoom(x, generator, mirror=self.mirror) if generator else x), targets
 
 
-def zoom(x: Tensor, generator: torch.Generator) -> Tensor:
-    """A part of each picture, blown up to the full size, one in two mirrored: (N, C, S, S).
+def zoom(x: Tensor, generator: torch.Generator, *, mirror: bool = True) -> Tensor:
+    """A part of each picture, blown up to the full size, with `mirror` one in two mirrored:
+    (N, C, S, S).
 
     Szegedy et al. 2015, "Going deeper with convolutions", section 6. All chance comes from
     `generator`, which lives on the CPU.
@@ -96,7 +97,7 @@ def zoom(x: Tensor, generator: torch.Generator) -> Tensor:
     area = AREAS[0] + (AREAS[1] - AREAS[0]) * chance[0]
     ratio = (math.log(RATIOS[0]) + math.log(RATIOS[1] / RATIOS[0]) * chance[1]).exp()
     width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
-    width = torch.where(chance[4] < 0.5, -width, width)  # mirrored
+    width = torch.where(chance[4] < 0.5 * mirror, -width, width)  # mirrored
     side = x.shape[3]
     away = torch.arange(side) - (side - 1) / 2  # from the middle, in pixels
     columns, rows = (

@@ -13,6 +13,7 @@ from vgg.data.cache import FeatureStore
 from vgg.data.duplicates import FINGERPRINT
 from vgg.data.files import FileBytes, in_threads
 from vgg.data.index import FolderIndex, Sample
+from vgg.data.mirroring import mirrored_pairs
 from vgg.data.reading import LoadedPicture, empty_pixels, load_picture, print_store
 from vgg.data.split import Split
 from vgg.network.config import Preprocessing
@@ -95,7 +96,7 @@ class Dataset:
 @dataclass(frozen=True)
 class Trained:
     """What a training gave. `probs` (N, K), float32, are of the held-out pictures, in the order of
-    the split; `facts` go into metrics.json."""
+    the split; `facts` go into metrics.json. `mirror`: mirror images may be learned from."""
 
     network: VGG
     dataset: Dataset
@@ -104,6 +105,25 @@ class Trained:
     epochs: int
     stopped: bool
     facts: dict[str, Any]
+    mirror: bool = True
+
+
+def mirrors(run: Run, dataset: Dataset, train: Sequence[int], prints: np.ndarray) -> bool:
+    """Whether mirror images may be learned from, and answered with: not where classes are each
+    other's, as the pictures to learn from tell; says so then."""
+    if run.options.mirror is not None:
+        return run.options.mirror
+    pairs = mirrored_pairs(prints["thumbnail"][train], dataset.labels[train])
+    if not pairs:
+        return True
+    told = [f"{dataset.class_names[a]!r} and {dataset.class_names[b]!r}" for a, b in pairs[:3]]
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+    run.say(
+        "plan",
+        f"{', '.join(told)}{more} are mirror images of each other, by the pictures to learn from: "
+        "no picture is mirrored",
+    )
+    return False
 
 
 def read_pixels(

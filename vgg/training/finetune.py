@@ -155,7 +155,7 @@ class _Tuning:
         if device_room(self.run.device, pixels.nbytes):
             pixels = pixels.to(self.run.device)
         train, held_out = (rows[side] for side in (self.parts.train, self.parts.held_out))
-        return kind(pixels, targets, train), kind(pixels, targets, held_out)
+        return kind(pixels, targets, train, self.probe.mirror), kind(pixels, targets, held_out)
 
     def _pixels(self, plan: Plan) -> tuple[type[Pictures], Tensor]:
         """What is learned from: pictures, or what stage 4 gave of them."""

@@ -98,7 +98,8 @@ class Planner:
         if run.seconds is None:
             assert run.options.epochs
             way = ZOOMED if quick else CACHED
-            return Plan(way.frozen, run.options.augment, run.options.epochs * count)
+            augment = run.options.augment and (quick or self.probe.mirror)
+            return Plan(way.frozen, augment, run.options.epochs * count)
         return (self._zoomed() if quick else None) or self._cached()
 
     def resumed(self, saved: RunState) -> Plan:
@@ -153,7 +154,8 @@ class Planner:
             raise KeepProbe("there are too many pictures to keep in memory what is learned from")
         noise = torch.rand(RECIPE.batch_size, size).half()
         each = self._seconds_to_learn(CACHED, CachedPictures, noise)
-        lacking, augment = len(self.lacking(mirrored=False)), self.run.options.augment
+        lacking = len(self.lacking(mirrored=False))
+        augment = self.run.options.augment and self.probe.mirror
         looking = 0.0
         if lacking or augment:
             looking = seconds_to_look(self.trunk) + self._reading

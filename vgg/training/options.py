@@ -28,8 +28,9 @@ class TrainOptions:
 
     `model` is a spec as `load_model` takes it; `depth`, `batch_norm` and `width` describe a new
     network instead. `epochs` or `budget_s`, seconds from the call to the finished evaluation, say
-    how long. `augment` shows a network from scratch each picture a little changed. `labels` and
-    `classes` are as `scan_folder` takes them.
+    how long. `augment` shows a network from scratch each picture a little changed; with `mirror`
+    None it is mirrored, too, unless classes are mirror images of each other. `labels` and `classes`
+    are as `scan_folder` takes them.
     """
 
     model: str | None = None
@@ -42,6 +43,7 @@ class TrainOptions:
     budget_s: float | None = None
     image_size: int | None = None
     augment: bool = True
+    mirror: bool | None = None
     labels: str | None = None
     classes: str = TOP
     seed: int = 0

@@ -89,6 +89,7 @@ def train_probe(
             "regularisation": head.strength,
             "trunk_runs": done.trunk_runs,
         },
+        mirror=mirror,
     )
 
 

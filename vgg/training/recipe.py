@@ -51,12 +51,14 @@ class Recipe:
 class Pictures:
     """Decoded pictures with their classes: `pixels` uint8 (M, 3, S, S), RGB; `targets` int64 (M,).
 
-    `rows` says which of the M belong to this part, so that the parts share one tensor.
+    `rows` says which of the M belong to this part, so that the parts share one tensor. With
+    `mirror` one in two is mirrored where pictures are changed.
     """
 
     pixels: Tensor
     targets: Tensor
     rows: Tensor
+    mirror: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +74,7 @@ class Pictures:
         each picture is a little changed."""
         pixels = self.pixels[rows.to(self.pixels.device)].to(device)
         if generator:
-            pixels = augment(pixels, generator, fill=cfg.mean)
+            pixels = augment(pixels, generator, fill=cfg.mean, mirror=self.mirror)
         return normalise(pixels, cfg), self.targets[rows].to(device)
 
 

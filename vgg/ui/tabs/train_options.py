@@ -37,6 +37,7 @@ def options_of(
     image_size: float | None,
     augment: bool,
     seed: float | None,
+    no_mirror: bool = False,
 ) -> TrainOptions:
     """The step's raw values as options; `ValueError` says which makes no sense."""
     kind = MODE_NAMES.get(mode)
@@ -55,6 +56,7 @@ def options_of(
         budget_s=budget if time != EPOCHS else None,
         image_size=int(image_size) if image_size else None,
         augment=bool(augment),
+        mirror=False if no_mirror else None,
         seed=int(seed or 0),
         device=store.settings.device,
         precision=store.settings.precision,
@@ -183,6 +185,10 @@ class Choices:
                 defaults.augment, label="Show each picture a little changed", elem_id="augment",
                 info="Where the whole network or its last stages learn: mirrored, shifted, cropped",
             )  # fmt: skip
+            no_mirror = gr.Checkbox(
+                False, label="Never mirror pictures", elem_id="no-mirror",
+                info="For left and right, b and d; where classes look so, it is off anyway",
+            )  # fmt: skip
             seed = gr.Number(
                 defaults.seed, label="Seed", precision=0, elem_id="seed",
                 info="The same seed gives the same training",
@@ -193,4 +199,4 @@ class Choices:
         self.plan = gr.HTML("", elem_id="plan")
         self.train = gr.Button("Train", variant="primary", elem_id="train")
         budget.change(own_numbers, budget, [seconds, epochs], **QUIET)
-        self.values = [mode, budget, seconds, epochs, image_size, augment, seed]
+        self.values = [mode, budget, seconds, epochs, image_size, augment, seed, no_mirror]
