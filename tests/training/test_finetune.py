@@ -223,6 +223,8 @@ def test_the_last_stage_alone_is_tuned_from_outputs_that_are_computed_once(
     learned = len(json_in(out, "split")["train"])
     seen = events_in(out, "features")[-1]
     assert seen["done"] == seen["total"] == 240 + learned  # all, and mirror images to learn from
+    tune(drawn, trunk, tmp_path / "no mirror", epochs=1, head=head, mirror=False)
+    assert events_in(tmp_path / "no mirror", "features")[-1]["total"] == 240
 
 
 @pytest.mark.slow
@@ -276,7 +278,7 @@ def test_the_probe_is_kept_where_the_loss_diverges(
 def test_the_probe_is_kept_whatever_goes_wrong_while_the_trunk_is_tuned(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(*_: object) -> None:
+    def lacking(*_: object, **__: object) -> None:
         raise NotImplementedError("an operator that this device does not have")
 
     monkeypatch.setattr(cached_maps, "zoom", lacking)

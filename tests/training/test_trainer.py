@@ -245,14 +245,14 @@ def test_left_is_told_from_right_with_no_option_set(tmp_path: Path) -> None:
 
 
 def test_mirror_images_are_left_out_while_learning_and_answering(
-    shapes: Path, tmp_path: Path
+    drawn: Path, tmp_path: Path
 ) -> None:
     arrows = draw_arrows(tmp_path / "arrows", 15)
     for name, folder, choices, flip in (
         ("found", arrows, {}, False),
-        ("told", shapes, {"mirror": False}, False),
+        ("told", drawn, {"mirror": False}, False),
         ("kept", arrows, {"mirror": True}, True),
-        ("none", shapes, {}, True),
+        ("none", drawn, {}, True),
     ):
         result = train(folder, out=tmp_path / name, epochs=1, **TINY, **choices)
         assert load_model(tmp_path / name).config.extra.get("flip", False) is flip

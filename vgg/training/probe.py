@@ -18,7 +18,7 @@ from vgg.errors import StoppedError, UserError
 from vgg.inference.calibration import apply_temperature
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
-from vgg.training.dataset import Dataset, Trained
+from vgg.training.dataset import Dataset, Trained, mirrors
 from vgg.training.features import Trunk, extract, with_head
 from vgg.training.logistic import fit_head
 from vgg.training.options import TRAINED_HEAD
@@ -58,6 +58,7 @@ def train_probe(
     features = features.astype(np.float32)
     parts = split(dataset.index, prints, features, seed=run.options.seed)
     run.tell_split(parts)
+    mirror = run.options.mode != "probe" and mirrors(run, dataset, parts.train, prints)
     names, targets = dataset.class_names, dataset.labels
     head = distributed.run_on_rank_0(  # each might stop at another place
         lambda: fit_head(
