@@ -111,12 +111,34 @@ def read_config(data: bytes, scratch: Path) -> None:
         read_config(file)
 
 
+def read_table(data: bytes, scratch: Path) -> None:
+    from vgg.data.labels import by_table
+    from vgg.errors import UserError
+
+    table = scratch / "labels.csv"
+    table.write_bytes(data)
+    with suppress(UserError):
+        by_table(table, [scratch / f"{name}.png" for name in "abcd"], lambda file: file.name)
+
+
+def read_names(data: bytes, scratch: Path) -> None:
+    from vgg.checkpoints.class_names import names_of_file
+    from vgg.errors import UserError
+
+    for name in ("names.txt", "names.json"):
+        (scratch / name).write_bytes(data)
+        with suppress(UserError):
+            names_of_file(scratch / name)
+
+
 Target = Callable[[bytes, Path], None]
 TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
     "pictures": (read_picture, picture_seeds),
     "zips": (unpack_zip, zip_seeds),
     "checkpoints": (read_checkpoint, checkpoint_seeds),
     "configs": (read_config, config_seeds),
+    "tables": (read_table, lambda: [b"file,class\na.png,cat\nb,dog\n", b"a;1\nb;2\n"]),
+    "names": (read_names, lambda: [b"cat\ndog\n", b'["cat", "dog"]', b'{"cat": 0, "dog": 1}']),
 }
 
 
