@@ -2,7 +2,6 @@
 
 import math
 import threading
-import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -84,19 +83,20 @@ def looks_like_weights(file: Path) -> bool:
         head = _head(file)
     except UserError:
         return False
-    if head[:2] == b"PK":
-        return is_torch_zip(file)
     # The older format begins with a pickled number of torch's own.
-    return _is_safetensors(head) or head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    is_older = head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    return is_older or _is_safetensors(head) or _is_torch_zip(head)
 
 
 def is_torch_zip(file: Path) -> bool:
-    """Whether a zip is what `torch.save` writes, and not one that somebody packed."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
+    """Whether a zip is what `torch.save` writes, and not one that somebody packed: the name of its
+    first entry tells, without the table of a zip that may be hostile."""
+    return _is_torch_zip(_head(file))
+
+
+def _is_torch_zip(head: bytes) -> bool:
+    length = int.from_bytes(head[26:28], "little")
+    return head[:4] == b"PK\3\4" and head[30 : 30 + length].endswith(b"/data.pkl")
 
 
 def _head(file: Path) -> bytes:
