@@ -68,8 +68,11 @@ def _named(
 ) -> Place | None:
     """The place under these names. Where the local ones are missing, all processes are on
     `one_machine`, or each is on its own."""
-    rank, world, local_rank, local_world = (_number(environment, name) for name in names)
-    if rank is None or world is None or rank >= world:
+    rank = _number(environment, names[0])
+    if rank is None:  # at once: this is asked often, and mostly by one process alone
+        return None
+    world, local_rank, local_world = (_number(environment, name) for name in names[1:])
+    if world is None or rank >= world:
         return None
     alone = (rank, world) if one_machine else (0, 1)
     return Place(
