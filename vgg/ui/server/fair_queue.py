@@ -12,7 +12,7 @@ from gradio.queueing import Event, Queue
 
 from vgg.ui.server.settings import Settings
 
-AT_ONCE = 4  # calls of one event that run side by side
+PLACES = 4  # calls of one event that run side by side
 
 
 def visitor_of(event: Event) -> str:
@@ -40,7 +40,7 @@ class FairQueue(Queue):
             update_intervals=1,
             max_size=settings.limits.waiting,
             blocks=blocks,
-            default_concurrency_limit=AT_ONCE,
+            default_concurrency_limit=PLACES,
         )
         self.limits, self.public = settings.limits, settings.public
         self._turns: dict[str, int] = {}  # of a visitor: which of all calls was begun last

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vgg.inference.predictor import Predictor
 
 HALF_LIFE = 600.0  # seconds after which a use counts half
-REMEMBERED = 1000  # models whose use is known, loaded or not
-AT_ONCE = 2  # models that are being loaded
+USES_KEPT = 1000  # models whose use is known, loaded or not
+LOADS_AT_ONCE = 2  # models that are being loaded
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LoadedModels:
     _uses: dict[str, tuple[float, float]] = field(default_factory=dict)  # (score, when)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _places: threading.BoundedSemaphore = field(
-        default_factory=lambda: threading.BoundedSemaphore(AT_ONCE)
+        default_factory=lambda: threading.BoundedSemaphore(LOADS_AT_ONCE)
     )
 
     def get(self, name: str, version: int, load: Callable[[], "Predictor"]) -> "Predictor":
@@ -78,7 +78,7 @@ class LoadedModels:
 
     def _count_use(self, name: str) -> None:
         self._uses[name] = self._score(name) + 1, self.clock()
-        if len(self._uses) > REMEMBERED:
+        if len(self._uses) > USES_KEPT:
             del self._uses[min(self._uses, key=self._score)]
 
     def _score(self, name: str) -> float:

@@ -22,7 +22,7 @@ from vgg.ui.tabs import model_actions, model_snippets, model_takeaway
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 20  # models of one visitor
+KEYS_KEPT = 20  # models of one visitor
 
 
 def picked(name: str) -> str:
@@ -105,7 +105,7 @@ class Handlers:
                 on_note=gr.Info,
             )
         public = self.store.settings.public
-        keys = [made, *self._known(brought, [])][:REMEMBERED] if public else []
+        keys = [made, *self._known(brought, [])][:KEYS_KEPT] if public else []
         return [self.store.private.handle(key) for key in keys], None, "", "", picked(made)
 
     def _known(self, brought: Any, trained: Any) -> list[str]:

@@ -105,7 +105,7 @@ def csv_text(answers: list[Answer], top_k: int) -> str:
 
 
 TRUNK = "This model is a trunk without a classifier: it can be trained, not asked."
-UNTRAINED = "This network has not been trained, so its answer would be a guess."
+ONLY_A_GUESS = "This network has not been trained, so its answer would be a guess."
 _TRAIN = "<button type='button' data-tab='train-tab'>Train it</button>"
 
 
@@ -140,7 +140,7 @@ def obstacle(store: ModelStore, *inputs: Any) -> str:
     if config.num_classes == 0:
         return _notice(TRUNK, _TRAIN)
     if not config.trained:
-        return _notice(UNTRAINED, _TRAIN)
+        return _notice(ONLY_A_GUESS, _TRAIN)
     if not store.is_here(store.name(choice)):
         return _notice(f"The weights of {store.name(choice)} are not here; the sidebar says more.")
     return ""

@@ -28,7 +28,7 @@ from vgg.ui.tabs import train_done, train_options, train_pictures
 from vgg.ui.tabs.train_progress import NO_JOB, curve, line, others, status
 from vgg.ui.words import sentence
 
-REMEMBERED = 20  # trainings that a browser finds again
+HANDLES_KEPT = 20  # trainings that a browser finds again
 LISTED = 6  # of them at once
 FOLDS = ("1. Pictures", "2. How", "3. Watch")
 STOP_WORDS = "Stop (keeps the best so far)"
@@ -100,7 +100,7 @@ class Handlers:
             options = replace(options, **found.told)
             with lent(found) as folder:
                 job = self.jobs.submit(folder, label or found.name, options, owned=found.owned)
-        known = [job.handle, *[other.handle for other in self.jobs.of(handles)]][:REMEMBERED]
+        known = [job.handle, *[other.handle for other in self.jobs.of(handles)]][:HANDLES_KEPT]
         return known, *self._folded(train_pictures.headline(found), options, known, "")
 
     def watch(self, handles: Any, told: str, *, is_open: bool | None = None) -> tuple[Any, ...]:
@@ -158,7 +158,7 @@ class Handlers:
         found = self.known(handles)
         for job in found[:1]:
             self.jobs.go_on(job)
-        return [job.handle for job in found][:REMEMBERED]
+        return [job.handle for job in found][:HANDLES_KEPT]
 
     def show_other(self, handles: Any, event: gr.EventData) -> list[str]:
         chosen_first = sorted(self.known(handles), key=lambda job: job.id != event.job)
