@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.queueing import Event, Queue
 
+from vgg.errors import UserError
 from vgg.ui.server.settings import Settings
 
 PLACES = 4  # calls of one event that run side by side
@@ -51,14 +52,13 @@ class FairQueue(Queue):
         host = request.client.host if request.client else ""
         visitor = body.session_hash or host
         if self.public and self._calls(visitor) > self.limits.calls:
-            text = f"a visitor has {self.limits.calls} calls a minute; try again in a minute"
+            text = str(UserError("ui.calls", most=self.limits.calls))
             return False, text, "queue_full"
         waiting = [(visitor_of(event), address_of(event)) for event in self._waiting()]
         own = sum(other == visitor for other, _ in waiting)
         near = sum(other == host for _, other in waiting)
         if own >= self.limits.waiting_each or 2 * near >= self.limits.waiting:
-            text = f"{own} of your calls wait already; try again when one of them is done"
-            return False, text, "queue_full"
+            return False, str(UserError("ui.own_calls", count=own)), "queue_full"
         return await super().push(body, request, username)
 
     def _calls(self, visitor: str) -> int:

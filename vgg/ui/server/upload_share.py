@@ -8,6 +8,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vgg.errors import UserError
+
 SECONDS = 3600.0  # for which Gradio keeps an upload
 
 
@@ -24,11 +26,11 @@ class UploadShare:
             return await self.app(scope, receive, send)
         length = Headers(scope=scope).get("content-length", "")
         if not length.isdecimal():
-            refusal = JSONResponse({"detail": "an upload has to say its length"}, 411)
+            refusal = JSONResponse({"detail": str(UserError("ui.upload_length"))}, 411)
             return await refusal(scope, receive, send)
         host = (scope.get("client") or ("",))[0]
         if self._sum(host) + int(length) > self.most:
-            text = f"{self.most / 1e6:.0f} MB an hour can be sent to this page; try again later"
+            text = str(UserError("ui.uploads", most=self.most / 1e6))
             return await JSONResponse({"detail": text}, 413)(scope, receive, send)
         self._sent[host].append((time.monotonic(), int(length)))
         return await self.app(scope, receive, send)
