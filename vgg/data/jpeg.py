@@ -6,7 +6,8 @@ the memory of a file that is built of several passes, whose coefficients are all
 
 import re
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, RawIOBase
+from typing import Any
 
 from PIL import JpegImagePlugin
 
@@ -62,7 +63,8 @@ def open_jpeg(
     """
     header = _walk(data)
     pixels = memoryview(data)[header.pixels :]
-    image = JpegImagePlugin.JpegImageFile(BytesIO(b"".join((*header.tables, pixels))))
+    parts = BufferedReader(_Joined(b"".join(header.tables), pixels))
+    image = JpegImagePlugin.JpegImageFile(parts)
     width, height = image.size
     in_order = header.frame[1] in _IN_ORDER and header.frame[9] == pixels[4]
     check_size(width, height, MAX_JPEG_PIXELS)
@@ -74,6 +76,31 @@ def open_jpeg(
         image.draft(None, (width // scale, height // scale))
     image.info |= header.notes
     return image, (width, height)
+
+
+class _Joined(RawIOBase):
+    """Two pieces of memory as one file, without a copy of them."""
+
+    def __init__(self, first: bytes, second: memoryview) -> None:
+        self._pieces, self._at, self._length = (first, second), 0, len(first) + len(second)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._length)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        first, second = self._pieces
+        piece = first[self._at :] or second[self._at - len(first) :]
+        count = min(len(piece), len(buffer))
+        buffer[:count] = piece[:count]
+        self._at += count
+        return count
 
 
 def _walk(data: bytes) -> _Header:
