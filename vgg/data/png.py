@@ -42,7 +42,8 @@ def open_png(data: bytes, *, header_only: bool = False) -> PngImagePlugin.PngIma
     parts = walk(data)
     if parts.cut and not header_only:
         raise EOFError
-    image = PngImagePlugin.PngImageFile(BytesIO(packed(parts.chunks, parts.pixels)))
+    pixels = [] if header_only else parts.pixels
+    image = PngImagePlugin.PngImageFile(BytesIO(packed(parts.chunks, pixels)))
     bits, key = parts.header[2], image.info.get("transparency")
     if image.mode == "L" and key is not None:  # Pillow spreads 2 and 4 bits over 0 to 255
         image.info["transparency"] = key * 255 // (2**bits - 1)
@@ -205,19 +206,17 @@ class _Unpacked:
 
 
 def packed(chunks: dict[bytes, bytes], pixels: Sequence[bytes | memoryview]) -> bytes:
-    """A PNG of these chunks and one of all pixels."""
+    """A PNG of these chunks and one of all pixels, whose checksum nobody looks at: zlib has its
+    own."""
     written: list[bytes | memoryview] = [MAGIC]
     for name in _KEPT:
         if name in chunks:
-            written += _chunk(name, [chunks[name]])
+            checksum = zlib.crc32(name + chunks[name])
+            written += [_start(name, len(chunks[name])), chunks[name], struct.pack(">I", checksum)]
     if pixels:
-        written += _chunk(b"IDAT", pixels)
-    return b"".join((*written, *_chunk(b"IEND", [])))
+        written += [_start(b"IDAT", sum(map(len, pixels))), *pixels, bytes(4)]
+    return b"".join((*written, _start(b"IEND", 0), struct.pack(">I", zlib.crc32(b"IEND"))))
 
 
-def _chunk(name: bytes, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    checksum = zlib.crc32(name)
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    length = sum(map(len, pieces))
-    return [struct.pack(">I4s", length, name), *pieces, struct.pack(">I", checksum)]
+def _start(name: bytes, length: int) -> bytes:
+    return struct.pack(">I4s", length, name)
