@@ -87,7 +87,7 @@ class FilmRecorder:
         self._began = time.monotonic()
         try:
             self._record(epoch, state)
-        except (OSError, ValueError, torch.OutOfMemoryError) as error:
+        except Exception as error:  # such as an operator that the device does not have
             self.working = False
             log.warning("the film ends here (%s)", type(error).__name__)
             if not self.film.frames:
