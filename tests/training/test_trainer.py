@@ -301,20 +301,24 @@ def test_a_probe_leaves_the_trunk_as_it_was_and_beats_guessing(
 def test_a_probe_that_is_stopped_learns_from_what_it_has_seen(
     drawn: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop_after(count: int) -> Callable[[], bool]:
+    def stop_after(count: int) -> dict[str, Any]:
+        """A Stop when it has been asked for so often since the folder was looked through."""
+        events: list[dict[str, Any]] = []
         calls = iter(range(10_000))
-        scan = 80 + 9  # it is asked for each file and folder first
-        return lambda: next(calls) >= scan + count
 
-    result = train(
-        drawn, out=tmp_path / "model", model=str(trunk), mode="probe", should_stop=stop_after(40)
-    )
+        def should_stop() -> bool:
+            return any("counts" in event for event in events) and next(calls) >= count
+
+        return {"on_event": events.append, "should_stop": should_stop}
+
+    choices = {"model": str(trunk), "mode": "probe"}
+    result = train(drawn, out=tmp_path / "model", **choices, **stop_after(40))
     assert result.stopped
     assert 16 <= result.images < 80
     assert any("was stopped" in note for note in result.notes)
     monkeypatch.setenv("VGG_STUDIO_CACHE", str(tmp_path / "another cache"))
     with pytest.raises(StoppedError, match="nothing was learned"):
-        train(drawn, out=tmp_path / "x", model=str(trunk), should_stop=stop_after(2))
+        train(drawn, out=tmp_path / "x", **choices, **stop_after(2))
 
 
 def test_a_trunk_with_damaged_weights_is_refused(drawn: Path, trunk: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def room_for_processes(cfg: Preprocessing, size: int) -> int:
 def decode(file: Path, cfg: Preprocessing) -> Decoded:
     """One file as the network sees it; a JPEG is decoded no larger than that needs."""
     try:
-        return to_uint8(read_image(file, min_side=needed_side(cfg)), cfg)
+        return to_uint8(read_image(file, min_side=needed_side(cfg), white=cfg.white), cfg)
     except ImageError as error:
         return str(error)
 

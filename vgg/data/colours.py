@@ -22,22 +22,22 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB picture, of the same size, from any mode: deep grey is scaled and clear parts are
-    white, as `read_image` says."""
+def to_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
+    """A new RGB picture, of the same size, from any mode: deep grey is scaled, `white` is white in
+    16 bits, and clear parts are white, as `read_image` says."""
     if image.mode[0] in "IF":
-        image = _deep_grey_to_8_bit(image)
+        image = _deep_grey_to_8_bit(image, white)
     if not image.has_transparency_data:
         if image.mode == "RGB":  # `convert` would copy it, of a large photograph 200 MB
             return image._new(image.im)
         return image.convert("RGB")
     image = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(image, mask=image.getchannel("A"))
+    return ground
 
 
-def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
+def _deep_grey_to_8_bit(image: Image.Image, white: int) -> Image.Image:
     """Grey of 16 or 32 bits (modes I;16 and kin, I, F) as mode L, or LA if partly see-through."""
     sixteen_bit = image.mode.startswith("I;16")
     deep = image.convert("I") if sixteen_bit else image
@@ -47,7 +47,7 @@ def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("data.infinite")
     if sixteen_bit:
-        low, high = 0, 65535
+        low, high = 0, white
     elif low >= 0:
         tops = (1, 255, 65535) if image.mode == "F" else (255, 65535)
         low, high = next(((0, top) for top in tops if high <= top), (low, high))

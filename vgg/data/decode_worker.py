@@ -27,7 +27,7 @@ def serve() -> None:
         _limit_time()
         try:
             if request["pixels"]:
-                image = decoded(data, request["min_side"], request["max_pixels"])
+                image = decoded(data, request["min_side"], request["max_pixels"], request["white"])
                 send(answers, {"size": image.size})
                 for top, bottom in bands(image.size):
                     answers.write(image.crop((0, top, image.width, bottom)).tobytes())

@@ -57,9 +57,9 @@ def wants_worker(data: bytes, asked: bool | None) -> bool:
     return True
 
 
-def decoded_apart(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
+def decoded_apart(data: bytes, min_side: int | None, max_pixels: int, white: int) -> Image.Image:
     """`decoded` of `vgg.data.images`, by a worker; an `ImageError` where that ends."""
-    request = {"pixels": True, "min_side": min_side, "max_pixels": max_pixels}
+    request = {"pixels": True, "min_side": min_side, "max_pixels": max_pixels, "white": white}
     return _workers().ask(request, data, _receive_picture)
 
 

@@ -91,7 +91,8 @@ def scan_folder(
     used, left = _assigned(walk, found, held_out, digests)
     index = build_index(root, used, left, walk.skipped, least)
     notes += [*more_notes, *_division(layout, index), *_tree(found, classes)]
-    return replace(index, notes=tuple(notes))
+    white, seen = walk.brightness([sample.path for sample in index.samples], contents)
+    return replace(index, notes=(*notes, *seen), white=white)
 
 
 def _existing_folder(path: Path) -> Path:

@@ -27,6 +27,7 @@ from PIL import Image
 from vgg.data.colours import to_rgb as to_rgb
 from vgg.data.colours import upright
 from vgg.data.decoding import decoded_apart, size_apart, wants_worker
+from vgg.data.depth import WHITE, white_of
 from vgg.data.formats import USUAL_PIXELS, kind_of, scale_for
 from vgg.data.formats import ImageError as ImageError  # handed on: this is the door
 from vgg.data.large import read_mapped_tiff, read_reduced
@@ -51,6 +52,7 @@ def read_image(
     *,
     min_side: int | None = None,
     max_pixels: int = USUAL_PIXELS,
+    white: int = WHITE,
     apart: bool | None = None,
 ) -> Image.Image:
     """Reads the first frame of a picture: RGB, uint8, upright, without notes, clear parts white.
@@ -62,9 +64,10 @@ def read_image(
     a PNG, TIFF, HEIC or AVIF of up to 256 million strip by strip, or else where memory allows. With
     fewer `max_pixels` than usual only a JPEG does.
 
-    16-bit grey is scaled by its full range: 65535 is white. Grey of 32-bit numbers (TIFF, PFM)
-    is taken as 0 to 1 (fractions only), 0 to 255 or 0 to 65535, the first that holds all values;
-    else its lowest value becomes black and its highest white.
+    16-bit grey is scaled by its full range; where it holds fewer bits, and its file or `white` says
+    so, by that value. Grey of 32-bit numbers (TIFF, PFM) is taken as 0 to 1 (fractions only), 0 to
+    255 or 0 to 65535, the first that holds all values; else its lowest value becomes black and its
+    highest white.
 
     A file object is read from where it stands, and not closed. Many threads may call at once. With
     `apart` a process of its own decodes all but plain JPEGs and PNGs: see `vgg.data.decoding`,
@@ -75,21 +78,21 @@ def read_image(
     """
     with _plain_errors(source):
         if isinstance(source, str | Path) and _is_large_tiff(Path(source), apart):
-            return read_mapped_tiff(Path(source), min_side, max_pixels)
+            return read_mapped_tiff(Path(source), min_side, max_pixels, white)
         data = _read(source)
         if wants_worker(data, apart):
-            return decoded_apart(data, min_side, max_pixels)
-        return decoded(data, min_side, max_pixels)
+            return decoded_apart(data, min_side, max_pixels, white)
+        return decoded(data, min_side, max_pixels, white)
 
 
-def decoded(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
+def decoded(data: bytes, min_side: int | None, max_pixels: int, white: int = WHITE) -> Image.Image:
     """The picture for `read_image`. Raises nearly anything: see `reason`."""
     image, _ = open_picture(data, max_pixels, min_side)
     if image.width * image.height > max_pixels:
-        rgb = read_reduced(data, image, scale_for(*image.size, min_side, max_pixels))
+        rgb = read_reduced(data, image, scale_for(*image.size, min_side, max_pixels), white)
     else:
         image.load()
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, white_of(data, image, white))
     rgb = upright(rgb, _orientation(image.info))
     rgb.info.clear()
     return rgb

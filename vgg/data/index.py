@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from vgg.data.depth import WHITE
 from vgg.errors import UserError
 
 Part = Literal["train", "held_out"]  # of a folder that is divided already
@@ -55,6 +56,7 @@ class FolderIndex:
     skipped: tuple[Skipped, ...] = ()
     unused: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
+    white: int = WHITE  # in those that are grey of 16 bits
     least: int = field(default=2, repr=False)  # classes, and pictures a class
 
     @property
@@ -98,7 +100,7 @@ class FolderIndex:
         )
         gone = tuple(Skipped(name, reason) for name, reason in reasons.items())
         smaller = build_index(self.root, pairs, unused, self.skipped + gone, self.least)
-        return replace(smaller, notes=self.notes)
+        return replace(smaller, notes=self.notes, white=self.white)
 
 
 def build_index(

@@ -23,36 +23,36 @@ MEMORY_SHARE = 0.6  # of what is free, for a picture that must be decoded whole
 DECODER_BYTES = 10  # that a decoder takes for a pixel, as libheif (7), libavif and Pillow (4) do
 
 
-def read_reduced(data: bytes, image: Image.Image, scale: int) -> Image.Image:
+def read_reduced(data: bytes, image: Image.Image, scale: int, white: int) -> Image.Image:
     """The picture at one `scale`th of its width and height, RGB; `image` is what its reader has
     opened. `ImageError` where it can only be decoded whole, and the memory is not there."""
     if image.format == "TIFF":
-        if read := _from_tiff(data, image, scale):
+        if read := _from_tiff(data, image, scale, white):
             return read
         image = TiffImagePlugin.TiffImageFile(BytesIO(pixels_of_tiff(data)))
     rows = _rows(image, scale)
     strips = png_strips(data, rows) if image.format == "PNG" else None
-    return _shrunk(strips or _whole(image, rows), image.size, rows, scale)
+    return _shrunk(strips or _whole(image, rows), image.size, rows, scale, white)
 
 
-def read_mapped_tiff(path: Path, min_side: int | None, max_pixels: int) -> Image.Image:
+def read_mapped_tiff(path: Path, min_side: int | None, max_pixels: int, white: int) -> Image.Image:
     """A TIFF that is too large to be read into memory: strip by strip, from the disk."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
         data = cast(bytes, mapped)  # of which parts are taken, which are bytes
         image = open_tiff(data, 0)
         check_size(*image.size, LARGE_PIXELS)
-        read = _from_tiff(data, image, scale_for(*image.size, min_side, max_pixels))
+        read = _from_tiff(data, image, scale_for(*image.size, min_side, max_pixels), white)
         if not read:
             raise ImageError("data.one_strip", megabytes=len(mapped) >> 20)
         return read
 
 
-def _from_tiff(data: bytes, image: Image.Image, scale: int) -> Image.Image | None:
+def _from_tiff(data: bytes, image: Image.Image, scale: int, white: int) -> Image.Image | None:
     if image.mode in ("I", "F"):  # what is white shows when all is read
         check_size(*image.size, USUAL_PIXELS)
     rows = _rows(image, scale)
     if tiff := tiff_strips(data, rows):
-        return upright(_shrunk(tiff.strips, tiff.size, rows, scale), tiff.orientation)
+        return upright(_shrunk(tiff.strips, tiff.size, rows, scale, white), tiff.orientation)
     return None
 
 
@@ -80,7 +80,7 @@ def _whole(image: Image.Image, rows: int) -> Iterator[Image.Image]:
 
 
 def _shrunk(
-    strips: Iterator[Image.Image], size: tuple[int, int], rows: int, scale: int
+    strips: Iterator[Image.Image], size: tuple[int, int], rows: int, scale: int, white: int
 ) -> Image.Image:
     """Strips of any height, from top to bottom, reduced and put together. `rows` is a multiple of
     `scale`."""
@@ -88,7 +88,7 @@ def _shrunk(
     small = Image.new("RGB", (-(-width // scale), -(-height // scale)))
     held, filled, done = Image.new("RGB", (width, rows)), 0, 0
     for strip in strips:
-        rgb, top = to_rgb(strip), 0
+        rgb, top = to_rgb(strip, white), 0
         while top < rgb.height:
             count = min(rows - filled, rgb.height - top)
             part = rgb.crop((0, top, width, top + count))

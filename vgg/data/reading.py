@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 
 from vgg.data.cache import FeatureStore
+from vgg.data.depth import WHITE
 from vgg.data.duplicates import FINGERPRINT, fingerprint
 from vgg.data.files import FileBytes, digest_of, reason_of
 from vgg.data.images import ImageError, probe_size, read_file, read_image
@@ -83,13 +84,13 @@ def load_picture(
     """
     try:
         data = contents.read(file, digest) if contents else read_file(file)
-        image = read_image(data, min_side=needed_side(cfg))
+        image = read_image(data, min_side=needed_side(cfg), white=cfg.white)
         pixels = to_uint8(image, cfg)
         if not with_fingerprint:
             return LoadedPicture(pixels)
         smaller = min(image.size)  # than it is, where it is a JPEG
         if smaller < PRINT_SIDE and smaller < min(probe_size(data)):
-            image = read_image(data, min_side=PRINT_SIDE)
+            image = read_image(data, min_side=PRINT_SIDE, white=cfg.white)
         return LoadedPicture(pixels, fingerprint(image, digest or digest_of(data)))
     except ImageError as error:
         return LoadedPicture(error=reason_of(error))
@@ -98,4 +99,5 @@ def load_picture(
 def print_store(cfg: Preprocessing) -> FeatureStore:
     """Where fingerprints are kept: apart for each size at which a JPEG may be decoded."""
     side = max(PRINT_SIDE, needed_side(cfg))
-    return FeatureStore(f"fingerprints-{PRINT_VERSION}-{side}", FINGERPRINT)
+    white = f"-{cfg.white}" if cfg.white != WHITE else ""
+    return FeatureStore(f"fingerprints-{PRINT_VERSION}-{side}{white}", FINGERPRINT)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from vgg.data.depth import WHITE, agreed_white, greatest_value
 from vgg.data.files import FileBytes, digest_of, in_threads, reason_of
 from vgg.data.formats import kind_of
-from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size
+from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size, read_file, read_image
 from vgg.data.index import Skipped, natural_order
 from vgg.data.litter import Litter, is_hidden
 from vgg.errors import StoppedError, UserError
@@ -17,6 +18,9 @@ MAX_FILES = 1_000_000  # a folder with more is a slip, such as naming the whole 
 MAX_DEPTH = 8  # folders below a class that are looked into
 READERS = 4  # threads that open files: they wait for the disk or the network more than they work
 _MAGIC_BYTES = 4096  # of a file, which tell what it is
+LOOKED_AT = 16  # pictures that tell how bright all are
+SMALL = 32  # pixels of the shorter side, of those
+DARK = 40  # of 255: what is nowhere brighter is nearly black
 NO_PICTURE = "is not a picture"
 
 
@@ -218,6 +222,46 @@ class Walk:
                 if on_progress:
                     on_progress(done, len(files))
         return found
+
+    def brightness(
+        self, files: Sequence[Path], contents: FileBytes | None
+    ) -> tuple[int, list[str]]:
+        """What is white in pictures of 16 bits, where all of them agree; and what to say of that,
+        and of pictures that are nearly black. A few files tell whether all have to be read."""
+
+        def read(file: Path) -> bytes:
+            self.check_stop()
+            try:
+                return contents.read(file) if contents else read_file(file)
+            except ImageError:  # which is said when it is decoded
+                return b""
+
+        few = files[:: max(1, len(files) // LOOKED_AT)]
+        notes, white = [], WHITE
+        if any(greatest_value(read(file)) for file in few):
+            with closing(
+                in_threads(lambda file: greatest_value(read(file)), files, threads=READERS)
+            ) as tops:
+                white = agreed_white([top for top in tops if top is not None])
+            if white != WHITE:
+                notes.append(f"pictures of 16 bits hold {white.bit_length()}: {white} is white")
+        brightest = [_brightest(read(file), white) for file in few]
+        known = [value for value in brightest if value is not None]
+        if known and sum(value < DARK for value in known) > len(known) / 2:
+            notes.append(
+                f"most pictures are nearly black, at most {max(known)} of 255: "
+                "save them brighter, or little will be learned"
+            )
+        return white, notes
+
+
+def _brightest(data: bytes, white: int) -> int | None:
+    """The brightest value of a picture, 0 to 255; None where it can't be read."""
+    try:
+        high = read_image(data, min_side=SMALL, white=white).convert("L").getextrema()[1]
+    except ImageError:
+        return None
+    return int(high) if isinstance(high, int) else None
 
 
 def _as_text(name: str) -> str:

@@ -29,7 +29,7 @@ OPSET = 18
 IR_VERSION = 8  # of the file format; the one of that opset's time
 INPUT, OUTPUT = "picture", "probabilities"
 MAX_BYTES = 2**31 - 2**20  # a protocol buffer, which the file is, ends at 2 GB
-CLASS_NAMES, JPEG_SIDE = "class_names", "jpeg_side"  # keys of the metadata
+CLASS_NAMES, JPEG_SIDE, WHITE_16 = "class_names", "jpeg_side", "white"  # keys of the metadata
 
 
 def build_onnx(model: VGG) -> "onnx.ModelProto":
@@ -37,8 +37,8 @@ def build_onnx(model: VGG) -> "onnx.ModelProto":
 
     The metadata hold `class_names`, a JSON list in the order of the output, `preprocessing`, what
     the graph does to a picture, and `jpeg_side`: a JPEG may be decoded smaller, as long as its
-    shorter side keeps so many pixels. `ValueError` for a model that can't answer, and for one that
-    does not fit into one file.
+    shorter side keeps so many pixels; `white` is what is white in grey of 16 bits. `ValueError` for
+    a model that can't answer, and for one that does not fit into one file.
     """
     check_exportable(model.config)
     from onnx import ModelProto, TensorProto, checker, helper
@@ -85,6 +85,7 @@ def _notes(config: ModelConfig) -> dict[str, str]:
         CLASS_NAMES: json.dumps(list(config.label_names), ensure_ascii=False),
         "preprocessing": json.dumps(cfg),
         JPEG_SIDE: str(needed_side(config.pretrained_cfg)),
+        WHITE_16: str(config.pretrained_cfg.white),
         "architecture": f"{config.architecture}, head {config.head}, width {config.width:g}",
     }
 

@@ -280,7 +280,8 @@ class Predictor:
     def read(self, source: str | Path | bytes | BinaryIO) -> Image.Image:
         """`read_image`, a JPEG no larger than this model sees it. All ways in use this one, so that
         page, command line and library give the same numbers."""
-        return read_image(source, min_side=needed_side(self.config.pretrained_cfg))
+        cfg = self.config.pretrained_cfg
+        return read_image(source, min_side=needed_side(cfg), white=cfg.white)
 
     def top(self, probs: Tensor, top_k: int = PredictOptions.top_k) -> list[Prediction]:
         """Probabilities (N, num_classes) → the k best of each row."""

@@ -58,7 +58,8 @@ class Preprocessing:
     """How a picture becomes the network's input. It belongs to the weights, not to the code.
 
     The names are timm's (`pretrained_cfg`). `mean` and `std` are for RGB in [0, 1];
-    `input_size` is (channels, height, width); the sides are equal.
+    `input_size` is (channels, height, width); the sides are equal. `white` is what is white in grey
+    of 16 bits that holds no more.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -67,6 +68,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
     crop_mode: str = "center"
+    white: int = 65535
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -88,6 +90,8 @@ class Preprocessing:
             )
         if self.crop_mode not in CROP_MODES:
             raise UserError("network.crop_mode", value=self.crop_mode, choices=CROP_MODES)
+        if type(self.white) is not int or not 0 < self.white <= Preprocessing.white:
+            raise UserError("network.white", most=Preprocessing.white, value=self.white)
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 1:
             raise UserError("network.crop_pct", value=self.crop_pct)
 
@@ -184,6 +188,7 @@ class ModelConfig:
         own["pretrained_cfg"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self.pretrained_cfg).items()
+            if key != "white" or value != Preprocessing.white
         }
         return {**own, **self.extra}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgg.data.cache import FeatureStore, trim
+from vgg.data.depth import WHITE
 from vgg.data.files import batches
 from vgg.data.reading import LoadedPicture, print_store
 from vgg.data.transforms import normalise
@@ -58,7 +59,7 @@ class Trunk:
             "weights": weights_digest(network),
             "head": head,
             "precision": precision_name(dtype),
-            "preprocessing": asdict(cfg),
+            "preprocessing": {k: v for k, v in asdict(cfg).items() if (k, v) != ("white", WHITE)},
         }
         if network.config.pool != POOLED:
             key["pool"] = network.config.pool

@@ -186,7 +186,9 @@ class FilmRecorder:
     def _read(self, sample: Sample) -> "_Picture":
         cfg = self.config.pretrained_cfg
         image = read_image(
-            self._contents.read(sample.path), min_side=max(COPY_SIDE, needed_side(cfg))
+            self._contents.read(sample.path),
+            min_side=max(COPY_SIDE, needed_side(cfg)),
+            white=cfg.white,
         )
         return _Picture(image, to_uint8(image, cfg), placement(image.size, cfg))
 

@@ -108,7 +108,7 @@ def _through_trunk(
     """
 
     def pass_at(size: int | None) -> _TrunkPass:
-        cfg = preprocessing_of(model, size)
+        cfg = replace(preprocessing_of(model, size), white=dataset.index.white)
         trunk = Trunk(model, head, cfg, device=run.device, dtype=run.dtype)
         return _TrunkPass(run, dataset, trunk, keep)
 

@@ -232,7 +232,7 @@ class Run:
         save_checkpoint(model, self.out, dtype=dtype)
 
     def copy_pictures(
-        self, pictures: Iterable[tuple[str, str, Path]], contents: FileBytes
+        self, pictures: Iterable[tuple[str, str, Path]], contents: FileBytes, white: int
     ) -> dict[str, str]:
         """Small copies of (name, class, file), to be looked at when the originals are gone.
 
@@ -252,7 +252,7 @@ class Run:
             copies[name] = copy
             todo.append((name, file, self.out / copy))
             (self.out / copy).parent.mkdir(parents=True, exist_ok=True)
-        made = in_threads(lambda item: _copy_small(contents, *item[1:]), todo)
+        made = in_threads(lambda item: _copy_small(contents, white, *item[1:]), todo)
         for (name, _, _), done in zip(todo, made, strict=True):
             if not done:
                 del copies[name]
@@ -284,9 +284,9 @@ def round_to_half(model: VGG) -> None:
             weight.copy_(weight.half())
 
 
-def _copy_small(contents: FileBytes, file: Path, target: Path) -> bool:
+def _copy_small(contents: FileBytes, white: int, file: Path, target: Path) -> bool:
     try:
-        image = read_image(contents.read(file), min_side=COPY_SIDE)
+        image = read_image(contents.read(file), min_side=COPY_SIDE, white=white)
         scale = COPY_SIDE / min(image.size)
         if scale < 1:
             width, height = (max(1, round(side * scale)) for side in image.size)

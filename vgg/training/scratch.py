@@ -59,6 +59,8 @@ def train_scratch(run: Run, dataset: Dataset, like: ModelConfig | None = None) -
         run.event("resume", epoch=saved["fit"]["epoch"])
     else:
         config = choose_network(run, dataset, like)
+        cfg = replace(config.pretrained_cfg, white=dataset.index.white)
+        config = replace(config, pretrained_cfg=cfg)
     began = time.monotonic()
     everything = dataset
     dataset, pixels, prints = distributed.all_or_none(

@@ -297,7 +297,8 @@ def _finish(run: Run, mode: str, trained: Trained) -> TrainResult:
         "seed": run.options.seed,
     }
     network.config = replace(network.config, extra={**network.config.extra, "training": summary})
-    copies = run.copy_pictures(_worst_first(dataset, held_out, evaluation), dataset.contents)
+    shown = _worst_first(dataset, held_out, evaluation)
+    copies = run.copy_pictures(shown, dataset.contents, dataset.index.white)
     run.write_json(SPLIT_FILE, parts.names(dataset.index))
     result = replace(result, seconds=round(run.elapsed, 2))
     run.write_json(

@@ -85,7 +85,7 @@ def strip(index: "FolderIndex") -> str:
     seen = []
     for sample in chosen:
         try:
-            seen.append(to_uint8(read_image(sample.path, min_side=PREVIEW), cfg))
+            seen.append(to_uint8(read_image(sample.path, min_side=PREVIEW, white=index.white), cfg))
         except ImageError:
             continue
     if not seen:
