@@ -105,6 +105,7 @@ def test_each_form_gives_the_classes_split_and_pictures_of_the_folder(
     assert found["told"] == [[found["bytes"]] * 2]
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on_and_says_what_is_wrong(
     hub: FakeHub, tmp_path: Path, folder: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_download_that_broke_off_goes_on_and_says_what_is_wrong(
     assert "no dataset" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_training_and_predictions_read_it(hub: FakeHub, tmp_path: Path, folder: Path) -> None:
     hub.add_model("ada/pets", tables(folder), repo_type="dataset")
     address = "hf://datasets/ada/pets"

@@ -37,12 +37,17 @@ print(json.dumps([told, opened]))
 @pytest.mark.parametrize(
     "options",
     [
-        {"mode": "scratch", "epochs": 1, "depth": 11, "width": 0.06},
-        pytest.param({"mode": "scratch", "budget_s": 10, "depth": 11}, marks=pytest.mark.slow),
         {"mode": "probe", "model": "starter", "image_size": 64},
-        {"mode": "finetune", "model": "starter", "epochs": 1},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"mode": "scratch", "epochs": 1, "depth": 11, "width": 0.06},
+                {"mode": "scratch", "budget_s": 10, "depth": 11},
+                {"mode": "finetune", "model": "starter", "epochs": 1},
+            )
+        ),
     ],
-    ids=["scratch", "budget", "probe", "finetune"],
+    ids=["probe", "scratch", "budget", "finetune"],
 )
 def test_each_file_is_opened_once(options: dict[str, object], tmp_path: Path) -> None:
     folder = tmp_path / "shapes"
