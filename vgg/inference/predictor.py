@@ -60,8 +60,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a prediction ran on, and what it took. `milliseconds` is for one picture, reading the
-    file not included; `memory` is bytes in use (on a CPU: of this process)."""
+    """What a prediction ran on, and what it took. `milliseconds` is for one picture, without
+    the reading of its file, with its heat map where one was made; `memory` is bytes in use (on a
+    CPU: of this process)."""
 
     device: str
     precision: str
