@@ -283,6 +283,18 @@ def test_a_table_that_does_not_do_says_why(told: str, why: str, tmp_path: Path) 
         scan_folder(tmp_path, labels="missing.csv")
 
 
+def test_a_hostile_table_takes_neither_long_nor_much(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{name}.png" for name in "abcd"))
+    rows = "a,owl\nb,owl\nc,yak\nd,yak\n" + "x,y\n" * 50_000
+    (tmp_path / "t.csv").write_text("q" + "," * 1_000_000 + "\n" + rows)
+    index = scan_folder(tmp_path)
+    assert index.counts == {"owl": 2, "yak": 2}
+    assert "50000 rows of 't.csv' name files that are not there" in index.notes
+    (tmp_path / "t.csv").write_text("a" * 17_000_000)
+    with pytest.raises(ValueError, match="larger than 16 MB"):
+        scan_folder(tmp_path, labels="t.csv")
+
+
 @pytest.mark.parametrize("name", ["n9151jpg", "a.jfif", "a.webp_large", "a.tmp", "picture"])
 def test_pictures_are_known_by_their_content(name: str, tmp_path: Path) -> None:
     write(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png", f"dog/{name}")

@@ -14,7 +14,7 @@ from vgg.data.images import IMAGE_SUFFIXES
 from vgg.data.index import class_key
 from vgg.errors import UserError
 
-MAX_TABLE_BYTES = 64 * 1024**2
+MAX_TABLE_BYTES = 16 * 1024**2
 TABLES = frozenset({".csv", ".tsv"})
 SNIFFED = 50  # lines that tell what separates cells
 _HEADERS = {"class", "classes", "label", "labels", "category", "target", "species", "breed"}
@@ -65,7 +65,8 @@ def by_table(table: Path, files: Sequence[Path], name_of: Callable[[Path], str])
     """
     rows = _rows(table)
     find = _Finder(files, name_of)
-    width = max(map(len, rows), default=0)
+    # As most rows have it: one row of a million cells must not make all so wide.
+    width = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
     columns = [[row[c].strip() if c < len(row) else "" for row in rows] for c in range(width)]
     for look in (find, find.by_last_name):  # other folders than ours only where no row has ours
         found = [[look(cell) for cell in column] for column in columns]

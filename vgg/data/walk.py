@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from vgg.data.depth import WHITE, agreed_white, greatest_value
 from vgg.data.files import FileBytes, digest_of, in_threads, reason_of
 from vgg.data.formats import kind_of
@@ -258,10 +260,10 @@ class Walk:
 def _brightest(data: bytes, white: int) -> int | None:
     """The brightest value of a picture, 0 to 255; None where it can't be read."""
     try:
-        high = read_image(data, min_side=SMALL, white=white).convert("L").getextrema()[1]
+        bands = read_image(data, min_side=SMALL, white=white).split()
     except ImageError:
         return None
-    return int(high) if isinstance(high, int) else None
+    return max(int(np.asarray(band).max()) for band in bands)
 
 
 def _as_text(name: str) -> str:
