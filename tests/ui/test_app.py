@@ -68,39 +68,32 @@ def get(url: str) -> str:
 # How it starts
 
 
+HERE = (None, "127.0.0.1", "localhost", "::1", "[::1]", "127.8.8.8")
+EVERYWHERE = ("0.0.0.0", "::", "192.168.1.20", "studio.example.org")
+
+
 @pytest.mark.parametrize(
-    ("host", "share", "environment", "public"),
+    ("hosts", "share", "environment", "public"),
     [
-        (None, False, {}, False),
-        ("127.0.0.1", False, {}, False),
-        ("localhost", False, {}, False),
-        ("::1", False, {}, False),
-        ("[::1]", False, {}, False),
-        ("127.8.8.8", False, {}, False),
-        ("0.0.0.0", False, {}, True),
-        ("::", False, {}, True),
-        ("192.168.1.20", False, {}, True),
-        ("studio.example.org", False, {}, True),
-        (None, True, {}, True),
-        (None, False, {"GRADIO_SHARE": "True"}, True),
-        (None, False, {"GRADIO_SERVER_NAME": "0.0.0.0"}, True),
-        ("127.0.0.1", False, {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
-        (None, False, {"SPACE_ID": "ada/studio"}, True),
-        ("127.0.0.1", False, {"SYSTEM": "spaces"}, True),
+        (HERE, False, {}, False),
+        (EVERYWHERE, False, {}, True),
+        ((None,), True, {}, True),
+        ((None,), False, {"GRADIO_SHARE": "True"}, True),
+        ((None,), False, {"GRADIO_SERVER_NAME": "0.0.0.0"}, True),
+        (("127.0.0.1",), False, {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        ((None,), False, {"SPACE_ID": "ada/studio"}, True),
+        (("127.0.0.1",), False, {"SYSTEM": "spaces"}, True),
     ],
 )
 def test_a_page_is_public_where_others_than_the_person_at_the_machine_can_reach_it(
-    monkeypatch: pytest.MonkeyPatch,
-    host: str | None,
-    share: bool,
-    environment: dict[str, str],
-    public: bool,
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, hosts: tuple[str | None, ...], share: bool,
+    environment: dict[str, str], public: bool,
+) -> None:  # fmt: skip
     for name in ("GRADIO_SHARE", "GRADIO_SERVER_NAME", "SPACE_ID", "SYSTEM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert app.is_public(host, share) is public
+    assert {app.is_public(host, share) for host in hosts} == {public}
 
 
 def test_auth_is_a_user_and_a_password_that_may_hold_colons() -> None:
