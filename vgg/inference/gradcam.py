@@ -140,12 +140,12 @@ class _Pass:
         slopes = torch.autograd.grad(score, self.leaves, retain_graph=True)
         if self.sums is not None:
             slopes = (slopes[0] @ self.sums,)
-        total = torch.zeros((), device=score.device)
+        sums = []
         for maps, slope in zip(self.maps, slopes, strict=True):
             weights = slope.view(*maps.shape[:2], -1).sum(2)[..., None, None] / maps[0, 0].numel()
-            summed = (weights * maps.float()).sum(1, keepdim=True)  # equation 2
-            total = total + F.interpolate(summed, self.maps[0].shape[2:], mode="bilinear")
-        return total
+            sums.append((weights * maps.float()).sum(1, keepdim=True))  # equation 2
+        grid = self.maps[0].shape[2:]
+        return sums[0] + sum(F.interpolate(part, grid, mode="bilinear") for part in sums[1:])
 
 
 def problem_with(heat: Tensor) -> UserError | None:

@@ -108,6 +108,7 @@ class Predictor:
         self._ahead = 1 if self.device.type == "cuda" else 0
         self._most = MOST_AT_ONCE  # pictures that the device's memory takes at once
         self.last_run: RunInfo | None = None
+        self._device_name = device_name(self.device)
 
     def _take(self, model: VGG) -> None:
         self.model = _ready(model, self.device, self.dtype)
@@ -295,7 +296,7 @@ class Predictor:
 
     def _run_info(self, milliseconds: float) -> RunInfo:
         return RunInfo(
-            device=device_name(self.device),
+            device=self._device_name,
             precision=precision_name(self.dtype),
             image_size=self.config.pretrained_cfg.size,
             milliseconds=milliseconds,
