@@ -58,6 +58,9 @@ def both(a: int, b: int, *folders: str) -> str:
         ("archive/seg_train/seg_train", "archive/seg_test/seg_test"),
         ("archive/archive/train/images", "archive/archive/valid/images"),
         ("training", "evaluation"),
+        ("Training", "PublicTest"),
+        ("train_labeled", "test"),
+        ("tr", "te"),
     ],
 )
 def test_split_folders_by_any_usual_name(learned: str, held_out: str, tmp_path: Path) -> None:
@@ -214,7 +217,14 @@ def test_names_in_a_flat_train_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["IMG_1.jpg", "IMG_2.jpg"], ["1.jpg", "2.jpg"], ["a.jpg", "b.jpg"]]
+    "names",
+    [
+        ["IMG_1.jpg", "IMG_2.jpg", "DSC_1.jpg", "DSC_2.jpg"],
+        ["IMG_20230101_1.jpg", "IMG_20230101_2.jpg", "IMG_20230102_1.jpg", "IMG_20230102_2.jpg"],
+        ["train_1.jpg", "train_2.jpg", "test_1.jpg", "test_2.jpg"],
+        ["1.jpg", "2.jpg"],
+        ["a.jpg", "b.jpg"],
+    ],
 )
 def test_names_that_tell_nothing_are_not_proposed(names: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not sorted into classes; put the pictures"):
@@ -230,6 +240,13 @@ TABLES = {
     "a number and a name": "n,f,y,name\n1,a,0,owl\n2,b,0,owl\n3,c,1,yak\n4,d,1,yak\n",
     "measures": "f,x,label\na,0.1,owl\nb,0.1,owl\nc,3.25,yak\nd,3.25,yak\n",
     "columns of 0 and 1": "image,owl,yak\na,1,0\nb,1,0\nc,0,1\nd,0,1\n",
+    "columns of yes and no": "image,owl,yak\na,True,False\nb,True,False\nc,False,True\n"
+    "d,False,True\n",
+    "type and sex": "id,cell_type,sex\na,owl,m\nb,owl,f\nc,yak,m\nd,yak,f\n",
+    "numbers and sex": "id,sex,label,kind\na,m,0,owl\nb,f,0,owl\nc,m,1,yak\nd,f,1,yak\n",
+    "class in a compound": "Width,Height,ClassId,Kind,Path\n8,8,0,owl,a\n8,9,0,owl,b\n8,8,1,yak,c\n"
+    "8,9,1,yak,d\n",
+    "several rows each": "a.png,owl\na.png,owl\nb.png,owl\nc.png,yak\nd.png,yak\nd.png,yak\n",
     "folders that are not here": "/data/x/a.png,owl\n/data/x/b.png,owl\n/data/x/c.png,yak\n"
     "/data/x/d.png,yak\n",
     "Windows": '\ufefffile,class\r\n"A.PNG","owl"\r\n"B.PNG","owl"\r\nc.png,yak\r\nd.png,yak\r\n',
@@ -249,6 +266,38 @@ def test_a_table_beside_the_pictures_tells_their_classes(
         assert {s.name[len(where)] for s in index.samples if s.label == 0} == set("ab")
         assert any("'labels.csv'" in note for note in index.notes)
         assert not [s for s in index.skipped if s.file != "labels.csv"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ",filename,label\n0,3.png,yak\n1,2.png,yak\n2,1.png,owl\n3,0.png,owl\n",
+        ",id,label\n0,3,yak\n1,2,yak\n2,1,owl\n3,0,owl\n",
+        "class,id\n1,3\n1,2\n0,1\n0,0\n",
+    ],
+)
+def test_running_numbers_and_classes_are_not_files(told: str, tmp_path: Path) -> None:
+    write(tmp_path, *(f"{k}.png" for k in range(4)))
+    (tmp_path / "labels.csv").write_text(told)
+    index = scan_folder(tmp_path)
+    assert {s.name for s in index.samples if s.label == 0} == {"0.png", "1.png"}
+
+
+@pytest.mark.parametrize("other", ["sample_submission.csv", "a_test.csv"])
+def test_a_contests_table_to_learn_from_goes_before_its_others(other: str, tmp_path: Path) -> None:
+    write(tmp_path, *(f"{part}/{k}.png" for part in ("train", "test") for k in range(4)))
+    (tmp_path / "train.csv").write_text("id,label\n0,owl\n1,owl\n2,yak\n3,yak\n")
+    (tmp_path / other).write_text("id,label\n0,owl\n1,yak\n2,owl\n3,yak\n")
+    index = scan_folder(tmp_path)
+    assert {s.name for s in index.samples if s.label == 0} == {"train/0.png", "train/1.png"}
+
+
+@pytest.mark.parametrize("page", ["cp949", "utf-8-sig", "utf-16"])
+def test_a_table_in_any_code_page(page: str, tmp_path: Path) -> None:
+    write(tmp_path, *(f"{name}.png" for name in "abcd"))
+    table = "파일,분류\na.png,개\nb.png,개\nc.png,새\nd.png,새\n"
+    (tmp_path / "labels.csv").write_bytes(table.encode(page))
+    assert scan_folder(tmp_path).counts == {"개": 2, "새": 2}
 
 
 def test_what_a_table_leaves_out_is_said(tmp_path: Path) -> None:

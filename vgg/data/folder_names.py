@@ -10,6 +10,8 @@ _WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
 }
+# Short ones, believed where the folders inside are the same as well.
+_LOOSE = {"tr": "train", "trn": "train", "te": "test", "tst": "test", "ts": "test", "vl": "val"}
 # What may stand beside the word and means nothing.
 _FILLERS = frozenset(
     """set sets data dataset datasets image images img imgs picture pictures photo photos pic pics
@@ -56,6 +58,12 @@ def parts_of(names: Sequence[str]) -> dict[str, str]:
         return {"train"} < {found[other] for other in others}
 
     return {name: part for name, part in found.items() if not rests[name] or shared(name)}
+
+
+def part_in(name: str) -> str:
+    """`train`, `val` or `test`, by the one such word in a name, `PublicTest`; else empty."""
+    parts = {_LOOSE.get(word) or _WORDS.get(word) for word in _words(name)} - {None}
+    return parts.pop() or "" if len(parts) == 1 else ""
 
 
 def means_nothing(name: str) -> bool:

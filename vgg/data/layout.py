@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vgg.data.folder_names import is_to_be_asked, means_nothing, parts_of
+from vgg.data.folder_names import is_to_be_asked, means_nothing, part_in, parts_of
+from vgg.data.index import class_key
 from vgg.data.walk import Walk, looks_like_picture
 from vgg.errors import UserError
 
@@ -48,6 +49,8 @@ def understand(walk: Walk) -> Layout:
     filled = [folder for folder in folders if any(walk.listing(folder))]
     named = parts_of([folder.name for folder in filled])
     parts = {folder: named[folder.name] for folder in filled if folder.name in named}
+    if not {"train"} < set(parts.values()):
+        parts = _alike(walk, filled) or parts
     others = [folder for folder in filled if folder not in parts]
     for folder in folders:
         if folder not in filled:
@@ -115,6 +118,15 @@ def _split(walk: Walk, parts: dict[Path, str], others: Sequence[Path]) -> dict[P
         if len(inside & names) > 1:
             return {**parts, **dict.fromkeys(others, "class")}
     return {}
+
+
+def _alike(walk: Walk, folders: Sequence[Path]) -> dict[Path, str]:
+    """The parts of a split by freer names, `PublicTest`, where all have the same classes inside."""
+    parts = {folder: part_in(folder.name) for folder in folders}
+    if not {"train"} < set(parts.values()) or "" in parts.values():
+        return {}
+    inside = [{class_key(f.name) for f in _class_folders(walk, folder)} for folder in folders]
+    return parts if len(set.intersection(*inside)) > 1 else {}
 
 
 def _divided(walk: Walk, layout: Layout, parts: dict[Path, str], others: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ _LEFT_BY = {
     r"|\.fseventsd|\.temporaryitems|temporary items|network trash folder|\.localized|icon\r"
     r"|\.documentrevisions-v100|\.volumeicon\.icns",
     "Windows": r"thumbs\.db(:encryptable)?|ehthumbs(_vista)?\.db|desktop\.ini|\$recycle\.bin"
-    r"|system volume information|recycler|~\$.*|folder\.htt",
+    r"|system volume information|recycler|~\$.*|folder\.htt|.*zone\.identifier",
     "Synology": r"@eadir|#recycle|#snapshot|@tmp|@sharesnap|synofile_thumb.*"
     r"|\.synologyworkingdirectory",
     "QNAP": r"@recycle|\.@__thumb|@recently-snapshot",

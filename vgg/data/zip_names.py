@@ -21,7 +21,7 @@ from pathlib import Path
 _UTF_8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # an extra field
 _ANY_BYTES = "cp437"  # what the format says, and zipfile reads; it has a sign for each byte
-_ENOUGH = 400  # names to judge by
+ENOUGH = 400  # names to judge by
 # Logarithms: how often a letter comes where no table says it,
 _ASCII, _COMMON_SYLLABLE, _COMMON, _NORMAL, _PUNCTUATION, _RARE, _NEVER = (
     -3.0,
@@ -52,7 +52,7 @@ def names_of(entries: Iterable[zipfile.ZipInfo]) -> list[str]:
     names = [_told_name(entry) for entry in entries]
     # In no code page is a `/` a part of a letter, as `\` is in some.
     parts = {part: None for name in names if isinstance(name, bytes) for part in name.split(b"/")}
-    page = code_page(islice((part for part in parts if not part.isascii()), _ENOUGH))
+    page = code_page(islice((part for part in parts if not part.isascii()), ENOUGH))
     read = (_read(name, page) if isinstance(name, bytes) else name for name in names)
     return [unicodedata.normalize("NFC", name) for name in read]
 
