@@ -9,6 +9,7 @@ from pictures import encoded, lossless_jpeg, picture, png
 from PIL import Image
 
 from vgg.data import decoding
+from vgg.data.depth import greatest_value
 from vgg.data.images import ImageError, probe_size, read_image
 
 SERVE = """
@@ -63,12 +64,17 @@ def test_only_plain_pictures_are_decoded_in_a_public_page(data: bytes, wants: bo
     assert not decoding.wants_worker(data, None)
 
 
-def test_a_public_page_leaves_sizes_to_workers_too(fresh_workers: decoding._Workers) -> None:
+def test_a_public_page_leaves_sizes_and_depths_to_workers_too(
+    fresh_workers: decoding._Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoding.decode_apart(True)
     try:
         assert probe_size(encoded(picture(), "TIFF")) == picture().size
         assert len(fresh_workers._idle) == 1
         assert len(probe_size(png(9, 9))) == 2
+        grey = Image.new("I;16", (4, 3), 1023)
+        monkeypatch.setattr("vgg.data.depth.open_picture", lambda *_: pytest.fail("decoded here"))
+        assert greatest_value(encoded(grey, "TIFF")) == 1023
     finally:
         decoding.decode_apart(False)
 

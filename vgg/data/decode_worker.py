@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 
 from vgg.data.decoding import as_message, bands, exactly, receive, send
+from vgg.data.depth import greatest_value
 from vgg.data.formats import ImageError
 from vgg.data.images import decoded, reason, upright_size
 
@@ -28,12 +29,15 @@ def serve() -> None:
         try:
             if request["pixels"]:
                 image = decoded(data, request["min_side"], request["max_pixels"], request["white"])
-                send(answers, {"size": image.size})
+                send(answers, {"numbers": image.size})
                 for top, bottom in bands(image.size):
                     answers.write(image.crop((0, top, image.width, bottom)).tobytes())
                 answers.flush()
+            elif request.get("greatest"):
+                high = greatest_value(data)
+                send(answers, {"numbers": [] if high is None else [high]})
             else:
-                send(answers, {"size": upright_size(data, request["max_pixels"])})
+                send(answers, {"numbers": upright_size(data, request["max_pixels"])})
         except Exception as error:
             # What broke off in a decoder may have left the memory in disorder: no more pictures.
             hurt = not isinstance(error, ImageError)

@@ -10,6 +10,7 @@ replaced. On Windows, which has no such limits, only the clock counts.
 
 import atexit
 import json
+import math
 import os
 import signal
 import struct
@@ -36,7 +37,7 @@ _WORKER = "from vgg.data.decode_worker import serve; serve()"
 _policy = {"apart": False}
 
 Answer = TypeVar("Answer")
-Receive = Callable[[tuple[int, int], IO[bytes]], Answer]
+Receive = Callable[[tuple[int, ...], IO[bytes]], Answer]  # from the numbers of an answer
 
 
 def decode_apart(on: bool) -> None:
@@ -66,7 +67,13 @@ def decoded_apart(data: bytes, min_side: int | None, max_pixels: int, white: int
 def size_apart(data: bytes, max_pixels: int) -> tuple[int, int]:
     """`upright_size` of `vgg.data.images`, by a worker."""
     request = {"pixels": False, "min_side": None, "max_pixels": max_pixels}
-    return _workers().ask(request, data, lambda size, _: size)
+    return _workers().ask(request, data, lambda numbers, _: (numbers[0], numbers[1]))
+
+
+def greatest_apart(data: bytes) -> int | None:
+    """`greatest_value` of `vgg.data.depth`, by a worker; an `ImageError` where that ends."""
+    request = {"pixels": False, "greatest": True}
+    return _workers().ask(request, data, lambda numbers, _: numbers[0] if numbers else None)
 
 
 class _Worker:
@@ -102,10 +109,10 @@ class _Worker:
                 if answer["hurt"]:
                     self.end()
                 raise _as_error(answer)
-            width, height = map(int, answer["size"])
-            if request["pixels"] and not 0 < width * height <= request["max_pixels"]:
+            numbers = tuple(map(int, answer["numbers"]))
+            if request["pixels"] and not 0 < math.prod(numbers) <= request["max_pixels"]:
                 raise ValueError
-            return take((width, height), self.process.stdout)
+            return take(numbers, self.process.stdout)
         except ImageError:
             raise
         except BaseException as error:
@@ -155,7 +162,9 @@ def _workers() -> _Workers:
     return workers
 
 
-def _receive_picture(size: tuple[int, int], pipe: IO[bytes]) -> Image.Image:
+def _receive_picture(numbers: tuple[int, ...], pipe: IO[bytes]) -> Image.Image:
+    width, height = numbers
+    size = width, height
     image = Image.new("RGB", size)
     for top, bottom in bands(size):
         pixels = exactly(pipe, 3 * size[0] * (bottom - top))

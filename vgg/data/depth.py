@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from PIL import Image
 
+from vgg.data.decoding import greatest_apart, wants_worker
 from vgg.data.formats import USUAL_PIXELS, ImageError, kind_of
 from vgg.data.png import MAGIC
 from vgg.data.readers import open_picture
@@ -58,6 +59,8 @@ def greatest_value(data: bytes) -> int | None:
     if not is_deep(data):
         return None
     try:
+        if wants_worker(data, None):
+            return greatest_apart(data)
         image, _ = open_picture(data, USUAL_PIXELS)
         if not image.mode.startswith("I;16") or image.width * image.height > USUAL_PIXELS:
             return None
