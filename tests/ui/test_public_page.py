@@ -3,19 +3,17 @@
 import json
 import re
 import sys
-import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Server, serving
-from gradio_client import Client, handle_file
+from conftest import ROOT, serving
+from visitors import Visitor, sent, zipped
 
 from vgg.data.shapes import draw_folder
 
@@ -32,63 +30,6 @@ ODD: tuple[Any, ...] = (
 pytestmark = pytest.mark.slow
 
 
-def sent(url: str, data: Any = None) -> str:
-    """What a request is answered with, also where that is a refusal."""
-    body = None if data is None else json.dumps(data).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
-
-
-class Visitor:
-    """A stranger's session; `got` is all that it was sent, by what it asked for."""
-
-    def __init__(self, server: Server) -> None:
-        self.url = f"{server.url}/gradio_api"
-        self.client = Client(server.url, verbose=False, analytics_enabled=False)
-        self.got: list[tuple[str, str]] = []
-        self.calls = 0
-
-    def ask(self, path: str, data: Any = None) -> str:
-        self.calls += 1
-        self.got.append((path, sent(f"{self.url}/{path}", data)))
-        return self.got[-1][1]
-
-    def event(self, number: int, name: str, data: list[Any]) -> None:
-        """Start an event of the page as a browser does, and read what it says to its end."""
-        session = self.client.session_hash
-        asked = {"data": data, "fn_index": number, "session_hash": session}
-        if "event_id" not in self.ask("queue/join", asked):
-            return
-        said = []
-        with urllib.request.urlopen(
-            f"{self.url}/queue/data?session_hash={session}", timeout=60
-        ) as lines:
-            for line in lines:
-                said.append(line.decode())
-                if '"process_completed"' in said[-1] or '"close_stream"' in said[-1]:
-                    break
-        self.got.append((f"{name} of {str(data)[:60]}", "".join(said)))
-
-    def train(self, pictures: Path, **choices: Any) -> str:
-        """The model that was trained, watched as closely as can be."""
-        job = self.client.predict(
-            handle_file(pictures), api_name="/train", epochs=1, image_size=64, **choices
-        )
-        while True:
-            state = self.client.predict(job["job"], api_name="/job")
-            self.got.append(("/job", json.dumps(state)))
-            if state["state"] not in ("waiting", "running"):
-                break
-            time.sleep(0.01)
-        assert state["state"] == "done", state
-        self.got.append(("/train", json.dumps(job)))
-        return str(job["model"])
-
-
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Visitor, list[str]]]:
     """A visitor who trained, trained from their own model, and set off every endpoint and event
@@ -96,13 +37,11 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Visitor, 
     work = tmp_path_factory.mktemp("public-page")
     (work / HOME).mkdir()
     draw_folder(work / "shapes", count=6, size=64)
-    with zipfile.ZipFile(work / "shapes.zip", "w") as packed:
-        for file in (work / "shapes").rglob("*.png"):
-            packed.write(file, file.relative_to(work / "shapes"))
+    pictures = zipped(work / "shapes")
     with serving(work, "--host", "0.0.0.0", "--weights-dir", work / HOME) as server:
         visitor = Visitor(server)
-        own = visitor.train(work / "shapes.zip", mode="scratch", name="mine")
-        own = visitor.train(work / "shapes.zip", mode="probe", name="next", model=own)
+        own = visitor.train(pictures, mode="scratch", name="mine")
+        own = visitor.train(pictures, mode="probe", name="next", model=own)
         page = json.loads(sent(f"{server.url}/config"))
         visitor.got.append(("/config", json.dumps(page)))
         parts = {part["id"]: part["props"] for part in page["components"]}
