@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 
 from vgg.checkpoints.folder import save_checkpoint
 from vgg.data.shapes import draw_folder
-from vgg.export.space import ZERO_GPU, deploy, space_files
+from vgg.export.space import MARK, ZERO_GPU, deploy, space_files
 from vgg.network.config import Preprocessing
 from vgg.network.vgg import VGG
 
@@ -112,7 +112,7 @@ def test_a_dry_run_lists_all_and_asks_nobody(hub: FakeHub, ask: Ask, model: Path
     document = json.loads(out)
     listed = {file["path"]: file["bytes"] for file in document["files"]}
     own = {"weights/pets/config.json", "weights/pets/model.safetensors"}
-    assert listed.keys() == {*space_files(), *own}
+    assert listed.keys() == {*space_files(), *own, MARK}
     assert document["bytes"] == sum(listed.values())
     assert document["model"] == "pets"
     assert hub.requests == []
@@ -159,7 +159,7 @@ def test_what_was_listed_is_what_arrives_in_one_commit(hub: FakeHub, ask: Ask, m
     expected = {name: content(source) for name, source in space_files().items()}
     assert {name: there[name] for name in expected} == expected
     assert there.keys() - expected.keys() == {
-        "weights/pets/config.json", "weights/pets/model.safetensors",
+        "weights/pets/config.json", "weights/pets/model.safetensors", MARK,
     }  # fmt: skip
     assert not any(b"/home/ada" in data for data in there.values())
     repo = hub.repo("ada/studio", repo_type="space")
@@ -168,16 +168,17 @@ def test_what_was_listed_is_what_arrives_in_one_commit(hub: FakeHub, ask: Ask, m
     assert sum("/commit/" in request.path for request in hub.requests) == 1
 
 
-def test_a_second_deploy_brings_it_up_to_date_and_takes_old_files_away(
+def test_a_second_deploy_brings_it_up_to_date_and_takes_away_what_the_first_brought(
     hub: FakeHub, ask: Ask, model: Path
 ) -> None:
     ask(f"deploy('ada/twice', model={str(model)!r}, token='hf_ada')")
     repo = hub.repo("ada/twice", repo_type="space")
-    hub.commit(repo, {"vgg/gone.py": b"", "mine.txt": b"kept"})
+    mine = {"vgg/mine.py": b"", "weights/mine/model.safetensors": b"kept", "mine.txt": b"kept"}
+    hub.commit(repo, mine)
     line = "deploy('ada/twice', model='hf-hub:ada/pets', hardware='zero-a10g', token='hf_ada')"
     assert ask(f"{line}.model")["value"] == "hf-hub:ada/pets"
     there = received(hub, "ada/twice")
-    assert there.keys() == {*space_files(), "mine.txt"}
+    assert there.keys() == {*space_files(), *mine, MARK}
     assert b"\nspaces\n" in there["requirements.txt"]
     assert repo.settings["hardware"] == "zero-a10g"
     assert repo.settings["variables"]["VGG_STUDIO_MODEL"] == {"value": "hf-hub:ada/pets"}
@@ -213,7 +214,7 @@ def test_a_deploy_that_is_cut_shows_nothing_and_a_second_try_works(hub: FakeHub,
     assert received(hub, "ada/cut").keys() == {"README.md"}, "the Hub's own"
     hub.faults = Faults()
     assert "value" in ask("deploy('ada/cut', token='hf_ada')")
-    assert received(hub, "ada/cut").keys() == set(space_files())
+    assert received(hub, "ada/cut").keys() == {*space_files(), MARK}
 
 
 # As a Space runs it

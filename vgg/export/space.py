@@ -1,5 +1,6 @@
 """`deploy`: this program, with a model of yours in it if you like, becomes a Hugging Face Space."""
 
+import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ TREES = ("vgg", f"weights/{STARTER}")
 SUFFIXES = (".py", ".txt", ".html", ".css", ".js", ".json", ".toml", ".safetensors")
 PICTURE = re.compile(r"^!\[[^\]]*\]\(\.github/[^)]*\)\n\n?", re.MULTILINE)
 MAX_MODEL_BYTES = 100 * 1024**2  # of a model that goes into the Space itself
+MARK = ".vgg-studio-files.json"  # in a Space: the files that `deploy` brought
 MODEL_VARIABLE = "VGG_STUDIO_MODEL"
 
 ZERO_GPU = "zero-a10g"  # the Hub's name for ZeroGPU, whatever the GPU behind it is
@@ -94,6 +96,7 @@ def deploy(
         files = space_files(hardware)
         chosen, own = _model_files(model, scratch, weights_dir)
         files |= own
+        files[MARK] = json.dumps(sorted(files), ensure_ascii=False).encode()
         sizes = tuple((path, _size(files[path])) for path in sorted(files))
         if dry_run:
             return Deployed(_page(to), sizes, chosen)
@@ -183,8 +186,21 @@ def _send(
     # Before the files, so that the first start has it.
     api.add_space_variable(to, MODEL_VARIABLE, model)
     there = {sibling.rfilename for sibling in api.space_info(to).siblings or ()}
-    stale = sorted(f for f in there - set(files) if f.startswith(("vgg/", "weights/")))
+    stale = sorted((there & _sent_before(api, to, there)) - set(files))
     commit(api, to, "space", files, message="VGG Studio", stale=stale)
+
+
+def _sent_before(api: "HfApi", to: str, there: Collection[str]) -> set[str]:
+    """What earlier deploys brought; whatever else is there is its owner's, and stays."""
+    if MARK not in there:
+        return set()
+    with temporary("deploy") as scratch:
+        file = api.hf_hub_download(to, MARK, repo_type="space", local_dir=scratch)
+        try:
+            names = json.loads(Path(file).read_text(encoding="utf-8"))
+        except ValueError:
+            return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
 def _is_our_space(api: "HfApi", to: str, there: Collection[str]) -> bool:
