@@ -15,6 +15,7 @@ from PIL import Image
 
 from vgg.data.folder import scan_folder
 from vgg.data.zips import ZipLimits, open_zip
+from vgg.errors import StoppedError
 
 
 def png(k: int = 0) -> bytes:
@@ -53,6 +54,13 @@ def with_mode(name: str, mode: int, content: bytes) -> io.BytesIO:
 def assert_refused(archive: io.BytesIO, tmp_path: Path, words: str, **limits: float) -> None:
     with pytest.raises(ValueError, match=words):
         open_zip(archive, tmp_path / "new", limits=ZipLimits(**limits))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_is_heard_between_two_files_of_a_zip(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    with pytest.raises(StoppedError, match="not unpacked to its end"):
+        open_zip(packed(PETS), tmp_path / "new", should_stop=lambda: next(asked))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from vgg.ui import plots
 from vgg.ui.server import picture_sets
 from vgg.ui.server.choice import IMAGENET, NEW
 from vgg.ui.server.model_store import ModelStore
-from vgg.ui.server.settings import Settings
+from vgg.ui.server.settings import Limits, Settings
 from vgg.ui.tabs import (
     evaluate,
     evaluate_cell,
@@ -110,6 +110,31 @@ def test_a_box_without_a_name_is_pointed_at(drawn: Path) -> None:
         picture_sets.from_boxes(OWNER, [("star", some), ("", some)])
     with pytest.raises(ValueError, match="same name"):
         picture_sets.from_boxes(OWNER, [("star", some), ("star", some)])
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(pictures=9), "at most 9 pictures, not 10"),
+        (Limits(zip_mb=0), "at most 0 MB of pictures"),
+        (Limits(job_seconds=-1), "at most -1 seconds on pictures"),
+    ],
+)
+def test_what_a_stranger_names_in_boxes_is_bounded_before_and_while_it_is_looked_through(
+    limits: Limits, said: str, drawn: Path
+) -> None:
+    one = [(str(next((drawn / "star").iterdir())), None)]
+    settings = Settings(public=True, limits=limits)
+    with pytest.raises(ValueError, match=said):
+        picture_sets.from_boxes(settings, [("star", 5 * one), ("heart", 5 * one)])
+
+
+def test_an_evaluation_for_a_stranger_ends(drawn: Path) -> None:
+    found = picture_sets.from_folder(OWNER, str(drawn))
+    assert found is not None
+    store = ModelStore(Settings(public=True, limits=Limits(job_seconds=-1)))
+    with pytest.raises(ValueError, match="works for at most"):
+        evaluate.measure(store, STARTER, found)
 
 
 def test_a_public_page_takes_no_path_of_its_server(drawn: Path) -> None:

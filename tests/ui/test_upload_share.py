@@ -24,7 +24,7 @@ def status(share: UploadShare, length: str | None, path: str = "/gradio_api/uplo
         sent.append(message)
 
     async def receive() -> Message:
-        return {"type": "http.request"}
+        return {"type": "http.request", "body": bytes(1024**2), "more_body": True}
 
     asyncio.run(share(scope, receive, send))
     return int(sent[0]["status"])
@@ -39,6 +39,18 @@ def test_so_much_an_hour_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status(share, "1", "/gradio_api/queue/join") == 200, "uploads alone are counted"
     now[0] = 3601.0
     assert status(share, "100") == 200
+
+
+def test_no_other_call_is_longer_than_a_page_sends() -> None:
+    join = "/gradio_api/queue/join"
+    assert status(UploadShare(page, 100), str(upload_share.BODY_BYTES + 1), join) == 413
+
+    async def read_all(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] == "http.request":
+            pass  # without an end: the test's sender never ends, and says no length
+        await page(scope, receive, send)
+
+    assert status(UploadShare(read_all, 100), None, join) == 200
 
 
 @pytest.mark.parametrize("length", [None, "", "-5", "many", "1e9"])

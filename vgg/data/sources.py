@@ -34,7 +34,7 @@ def pictures_of(
         yield path, ()
         return
     with temporary("zip") as scratch:
-        yield open_zip(path, scratch / path.stem)
+        yield open_zip(path, scratch / path.stem, should_stop=should_stop)
 
 
 def fetch(

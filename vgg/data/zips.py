@@ -13,7 +13,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +25,7 @@ from vgg.data.litter import Litter, is_hidden
 from vgg.data.names import ON_WINDOWS, windows_takes
 from vgg.data.walk import NO_PICTURE, is_picture
 from vgg.data.zip_names import names_of
-from vgg.errors import UserError
+from vgg.errors import StoppedError, UserError
 
 _FOLDER_ENDS = ("/", "\\")  # of a folder's name
 _CHUNK = 256 * 1024  # bytes read at a time
@@ -69,7 +69,11 @@ DEFAULT_LIMITS = ZipLimits()
 
 
 def open_zip(
-    source: Path | BinaryIO, into: Path, *, limits: ZipLimits = DEFAULT_LIMITS
+    source: Path | BinaryIO,
+    into: Path,
+    *,
+    limits: ZipLimits = DEFAULT_LIMITS,
+    should_stop: Callable[[], bool] = bool,
 ) -> tuple[Path, tuple[Skipped, ...]]:
     """Unpacks the pictures of a zip into the new folder `into`, and says what was left out.
 
@@ -79,6 +83,8 @@ def open_zip(
     Refused whole, with ValueError: what is no zip, is cut off, is locked with a password, holds
     absolute names, `..` or links, or is over a limit. Skipped: what is no picture, hidden or
     damaged, or has a name that came before or that the disk can't take.
+
+    `should_stop` is asked at every file: a `StoppedError` ends the work then.
     """
     name = Path(str(getattr(source, "name", "the zip"))).name
     if into.exists():
@@ -86,12 +92,14 @@ def open_zip(
     scratch = None
     try:
         scratch = Path(tempfile.mkdtemp(prefix=f".{into.name[:40]}-", dir=into.parent))
-        skipped = _unpack(source, scratch, limits)
+        skipped = _unpack(source, scratch, limits, should_stop)
         if not any(p.is_file() and p.suffix.lower() not in TABLES for p in scratch.rglob("*")):
             raise _RefusedError("data.zip_empty")
         scratch.rename(into)
     except _RefusedError as error:
         raise UserError("data.zip", name=name, why=error) from None
+    except UserError:  # of who was asked whether to stop
+        raise
     except _DAMAGE as error:
         raise UserError("data.zip", name=name, why=UserError("data.no_zip")) from error
     except OSError as error:
@@ -182,10 +190,12 @@ class _Guarded:
         return self._file.read(size)
 
 
-def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[Skipped, ...]:
+def _unpack(
+    source: Path | BinaryIO, folder: Path, limits: ZipLimits, should_stop: Callable[[], bool]
+) -> tuple[Skipped, ...]:
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return _unpack(file, folder, limits)
+            return _unpack(file, folder, limits, should_stop)
     packed_bytes = source.seek(0, os.SEEK_END)
     most_read = max(limits.max_entries * _ENTRY_BYTES, 1024 * 1024)
     with zipfile.ZipFile(_Guarded(source, most_read)) as archive:
@@ -199,6 +209,8 @@ def _unpack(source: Path | BinaryIO, folder: Path, limits: ZipLimits) -> tuple[S
         budget.check(sum(entry.file_size for entry in entries))
         skipped, litter = [], Litter()
         for (entry, full_name), names in zip(named, parts, strict=True):
+            if should_stop():
+                raise StoppedError("data.zip_stopped")
             if litter.takes(names):
                 continue
             reason = "has a name that Windows can't take; rename it in the zip"

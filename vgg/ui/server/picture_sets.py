@@ -15,7 +15,7 @@ from vgg.data import temporary
 from vgg.data.names import file_name
 from vgg.data.shapes import draw_folder
 from vgg.errors import UserError
-from vgg.ui.server.settings import Settings
+from vgg.ui.server.settings import Limits, Settings
 from vgg.ui.server.uploads import uploaded
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def _unpacked(settings: Settings, file: Path, classes_from: str) -> PictureSet:
         most = settings.limits
         limits = ZipLimits(max_entries=2 * most.pictures, max_bytes=most.zip_mb * 1024**2)
     with _new_folder() as scratch:
-        folder, skipped = open_zip(file, scratch / "pictures", limits=limits)
+        folder, skipped = open_zip(
+            file, scratch / "pictures", limits=limits, should_stop=settings.clock()
+        )
         found = _looked_through(settings, folder, file.stem, classes_from)
     return replace(found, index=replace(found.index, skipped=(*skipped, *found.index.skipped)))
 
@@ -75,6 +77,8 @@ def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureS
         raise UserError("ui.unnamed_class", number=missing)
     if len(set(names)) < len(names):
         raise UserError("ui.same_class")
+    if settings.public:  # one upload may be named a million times
+        _check_boxes(settings.limits, [path for _, pictures in filled for path, _ in pictures])
     with _new_folder() as scratch:
         for name, pictures in filled:
             folder = scratch / "pictures" / file_name(name, "class")
@@ -83,6 +87,13 @@ def from_boxes(settings: Settings, boxes: Sequence[tuple[str, Any]]) -> PictureS
                 suffix = Path(path).suffix.lower()
                 shutil.copyfile(uploaded(path), folder / f"{number:04d}{suffix}")
         return _looked_through(settings, scratch / "pictures", "my-classes")
+
+
+def _check_boxes(limits: Limits, paths: list[Any]) -> None:
+    if len(paths) > limits.pictures:
+        raise UserError("ui.many_pictures", most=limits.pictures, count=len(paths))
+    if sum(uploaded(path).stat().st_size for path in paths) > limits.zip_mb * 1024**2:
+        raise UserError("ui.large_pictures", most=limits.zip_mb)
 
 
 def from_folder(settings: Settings, path: str, classes_from: str = FOLDERS) -> PictureSet | None:
@@ -156,7 +167,7 @@ def _looked_through(
     from vgg.data.folder import scan_folder
 
     told = CLASSES_FROM.get(classes_from, {})
-    index = scan_folder(folder, **told, links=not owned)
+    index = scan_folder(folder, **told, links=not owned, should_stop=settings.clock())
     if settings.public and len(index.samples) > settings.limits.pictures:
         raise UserError("ui.many_pictures", most=settings.limits.pictures, count=len(index.samples))
     return PictureSet(folder, owned, name, index, told)

@@ -1,9 +1,12 @@
 """How the page was started."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vgg.errors import UserError
 from vgg.inference.options import PredictOptions
 
 
@@ -46,3 +49,15 @@ class Settings:
     public: bool = False
     borrowed_gpu: bool = False
     limits: Limits = field(default_factory=Limits)
+
+    def clock(self) -> Callable[[], bool]:
+        """What work on a stranger's pictures takes as `should_stop`: it says `UserError` once a
+        public page has worked `limits.job_seconds` for them."""
+        begun = time.monotonic()
+
+        def is_over() -> bool:
+            if self.public and time.monotonic() - begun > self.limits.job_seconds:
+                raise UserError("ui.slow_pictures", seconds=self.limits.job_seconds)
+            return False
+
+        return is_over

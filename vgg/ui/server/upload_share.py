@@ -6,10 +6,11 @@ from collections import defaultdict, deque
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vgg.errors import UserError
 
+BODY_BYTES = 32 * 1024**2  # of a call that is no upload: a drawing has 4
 SECONDS = 3600.0  # for which Gradio keeps an upload
 
 
@@ -22,9 +23,14 @@ class UploadShare:
         self._sent: dict[str, deque[tuple[float, int]]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].rstrip("/").endswith("/upload"):
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
         length = Headers(scope=scope).get("content-length", "")
+        if not scope["path"].rstrip("/").endswith("/upload"):
+            if length.isdecimal() and int(length) > BODY_BYTES:
+                text = str(UserError("ui.long_call", most=BODY_BYTES / 1e6))
+                return await JSONResponse({"detail": text}, 413)(scope, receive, send)
+            return await self.app(scope, _bounded(receive), send)
         if not length.isdecimal():
             refusal = JSONResponse({"detail": str(UserError("ui.upload_length"))}, 411)
             return await refusal(scope, receive, send)
@@ -44,3 +50,16 @@ class UploadShare:
             if not sent:
                 del self._sent[name]
         return sum(length for _, length in self._sent.get(host, ()))
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Ends a call whose sender does not say how long it is, and goes on sending."""
+    left = BODY_BYTES
+
+    async def bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        return message if left >= 0 else {"type": "http.disconnect"}
+
+    return bounded

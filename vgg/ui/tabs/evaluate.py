@@ -47,7 +47,13 @@ def measure(
     from vgg.inference.evaluation import evaluate
 
     predictor, lock = store.predictor(model), store.device_turn()
-    found = evaluate(predictor, pictures.index, on_progress=on_progress, lock=lock)
+    found = evaluate(
+        predictor,
+        pictures.index,
+        on_progress=on_progress,
+        should_stop=store.settings.clock(),
+        lock=lock,
+    )
     return Measured(found.to_json(), pictures.index.root, model)
 
 

@@ -34,6 +34,7 @@ from vgg.ui.tabs.predict_answers import (
     thumbnail,
 )
 from vgg.ui.tabs.predict_input import (
+    MAX_PICTURES,
     Pictures,
     example_file,
     read_drawing,
@@ -44,8 +45,6 @@ from vgg.ui.tabs.predict_input import (
 if TYPE_CHECKING:
     from vgg.inference.heatmap import Explanation
     from vgg.inference.predictor import Predictor
-
-MAX_PICTURES = 200  # at once on the page; more are work for the command line
 
 # The answer as HTML, updates of the table and of its CSV's button, and what speaks for one class.
 Shown = tuple[Any, Any, Any, Any]

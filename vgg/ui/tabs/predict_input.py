@@ -17,6 +17,7 @@ from vgg.ui.events import said
 from vgg.ui.pictures import image_tag, served_png
 from vgg.ui.server.uploads import uploaded
 
+MAX_PICTURES = 200  # at once on the page; more are work for the command line
 MAX_DRAWING = 4_000_000  # characters of a drawing's data URL
 EXAMPLE_SIZE = 256
 # A state for each shape that draws a handsome one; found by looking.
@@ -62,10 +63,10 @@ def shown_copies(pictures: Pictures) -> Any:
         return gr.skip()
     kept: list[Any] = []
     changed = False
-    for path, caption in pictures:
+    for number, (path, caption) in enumerate(pictures):
         with said():
             uploaded(path)
-        if path.lower().endswith(SHOWN_BY_BROWSERS):
+        if path.lower().endswith(SHOWN_BY_BROWSERS) or number >= MAX_PICTURES:
             kept.append((path, caption))
             continue
         changed = True
