@@ -274,6 +274,9 @@ def test_only_what_was_uploaded_passes_the_door(
         )
     with pytest.raises(ValueError, match="was not uploaded"):
         picture_sets.from_zip(Settings(), str(secret))
+    store = ModelStore(Settings(weights_dir=tmp_path / "weights", public=True))
+    with pytest.raises(ValueError, match="was not uploaded"):
+        model_actions.bring_in(store, Jobs(store), str(secret), "taken")
     with pytest.raises(gr.Error, match="was not uploaded"):
         predict_input.shown_copies([(str(secret), None)])
     with pytest.raises(gr.Error, match="was not uploaded"):

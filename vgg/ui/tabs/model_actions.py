@@ -39,6 +39,7 @@ from vgg.ui import markup
 from vgg.ui.server.choice import NEW, Choice
 from vgg.ui.server.jobs import Jobs
 from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.uploads import uploaded
 from vgg.ui.words import size_text
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ def bring_in(
 ) -> str:
     """Import an uploaded checkpoint; returns what the page calls it. `class_names` are typed, one a
     line or between commas; `on_note` gets sentences on what was taken for what."""
-    given, names = Path(file), split_names(class_names)
+    # Gradio does not look at the path of a file that its sender does not mark as one.
+    given = uploaded(file) if store.settings.public else Path(file)
+    names = split_names(class_names)
     out, key = jobs.place_for(name.strip() or plain_name(given))
     if not store.settings.public:
         import_model(given, out, class_names=names, on_note=on_note)
