@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vgg.checkpoints.library import clean_name
+from vgg.checkpoints.loading import STARTER
 from vgg.data.shapes import draw_folder
 from vgg.training.options import TrainOptions
 from vgg.ui.server.device_queue import FairLock
@@ -267,6 +269,18 @@ def test_a_visitor_has_a_share_of_the_trainings_and_another_comes_in_between(
     for job in (*hers, his):
         jobs.stop(job)
     finished(hers[0])
+
+
+@pytest.mark.parametrize(
+    "asked", [{"depth": 19, "width": 8.0, "image_size": 32}, {}, {"model": STARTER}]
+)
+def test_a_stranger_trains_no_network_that_takes_the_machine_from_all(
+    asked: dict[str, Any], drawn: Path, tmp_path: Path
+) -> None:
+    jobs = Jobs(ModelStore(Settings(weights_dir=tmp_path, public=True)))
+    options = TrainOptions(mode="scratch", **{"image_size": 2048, **asked})
+    with pytest.raises(ValueError, match="multiplications"):
+        jobs.submit(drawn, "mine", options, owned=False)
 
 
 def test_a_space_that_borrows_its_gpu_trains_nothing(drawn: Path, tmp_path: Path) -> None:

@@ -199,9 +199,10 @@ def import_model(
         remove(scratch)
 
 
-def check_cost(config: ModelConfig, most: Cost) -> None:
-    """A `UserError` for a model that would take more of everybody's machine."""
-    cost = cost_of(config)
+def check_cost(config: ModelConfig, most: Cost, size: int | None = None) -> None:
+    """A `UserError` for a model that would take more of everybody's machine, with pictures of
+    `size` pixels a side (default: its own)."""
+    cost = cost_of(config, size)
     if cost.bytes > most.bytes or cost.macs > most.macs:
         raise UserError(
             "checkpoints.costly",

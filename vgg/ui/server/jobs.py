@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vgg.checkpoints.file_names import CONFIG_FILE
-from vgg.checkpoints.library import clean_name
-from vgg.checkpoints.loading import STARTER
+from vgg.checkpoints.library import PUBLIC_COST, check_cost, clean_name
+from vgg.checkpoints.loading import STARTER, find_config
 from vgg.data import temporary
 from vgg.errors import StoppedError, UserError
-from vgg.network.config import IMAGENET_NAMES
-from vgg.training.options import TrainOptions
+from vgg.network.config import IMAGENET_NAMES, ModelConfig, architecture_name
+from vgg.training.options import SCRATCH_HEAD, TrainOptions
 from vgg.ui.server import job_records
 from vgg.ui.server.device_queue import step_back
 from vgg.ui.server.job import DONE, FAILED, RUNNING, STOPPED, UNFINISHED, WAITING, Job
@@ -50,6 +50,8 @@ class Jobs:
         the Space only borrows a GPU."""
         if self.store.settings.borrowed_gpu:
             raise UserError("ui.borrowed_gpu")
+        if self.store.settings.public:
+            self._check_cost(options)
         with self._changed:
             self._check_share()
             out, key = self.place_for(name)
@@ -61,6 +63,16 @@ class Jobs:
             self._forget_old()
             self._wake()
             return job
+
+    def _check_cost(self, options: TrainOptions) -> None:
+        """A stranger's network costs no more than one that is brought in."""
+        if options.model:
+            config = find_config(options.model, weights_dir=self.store.settings.weights_dir)
+        else:
+            name = architecture_name(options.depth or 16, options.batch_norm is not False)
+            head, width = options.head or SCRATCH_HEAD, options.width or 1.0
+            config = ModelConfig(name, 2, head=head, width=width)
+        check_cost(config, PUBLIC_COST, options.image_size)
 
     def _check_share(self) -> None:
         limits, visitor = self.store.settings.limits, self.store.visitor()
