@@ -5,6 +5,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,10 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "cnn": {f"cnn.{k}": v for k, v in state.items()},
     },
     "pytorch.bin": lambda state: [3, {f"backbone.{k}": v for k, v in state.items()}, 0.9],
+    "epoch=3.ckpt": lambda state: {
+        "state_dict": {f"net.{k}": v for k, v in state.items()}
+        | {"criterion.weight": torch.ones(5), "val_acc.tp": torch.zeros(5, dtype=torch.long)},
+    },
     "weights": lambda state: {f"_orig_mod.net.{k}": v for k, v in state.items()},
     "parts.pt": lambda state: {
         "step": 7,
@@ -267,6 +272,7 @@ def test_a_network_for_grey_pictures_answers_the_same_for_grey_and_as_pillow_for
         {"class_to_idx": {"owl": 2, "cat": 0, "dog": 1}},
         {"meta": {"CLASSES": ("cat", "dog", "owl")}},
         {"args": argparse.Namespace(categories=["cat", "dog", "owl"])},
+        {"classes": np.array(["cat", "dog", "owl"]), "saved": datetime.now()},
         {"idx_to_class": {0: "cat", 1: "dog", 2: "owl"}, "classes": [0, 1, 2]},
     ],
 )

@@ -5,6 +5,7 @@ import threading
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
@@ -62,7 +63,10 @@ def _harmless() -> list[Any]:
         SimpleNamespace,
         np.ndarray,
         np.dtype,
-        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"},
+        datetime,
+        date,
+        timedelta,
         *[(getattr(multiarray, name), f"numpy.{home}.multiarray.{name}")
           for name in ("scalar", "_reconstruct") for home in ("core", "_core")],
         (_plain, "collections.defaultdict"),
@@ -206,7 +210,7 @@ def class_names(loaded: object, count: int) -> tuple[str, ...]:
         if str(key).lower() in _NAME_FIELDS
     ]
     for _, value in sorted(fields, key=lambda field: field[0]):
-        names = ordered_names(value)
+        names = ordered_names(value.tolist() if isinstance(value, np.ndarray) else value)
         if len(names) == count == len({*names}) and all(names):
             return names
     return ()

@@ -8,6 +8,7 @@ names it beside the nearest VGG; nothing is guessed.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -29,6 +30,12 @@ from vgg.network.heads import HEADS, HIDDEN, POOLED
 
 # What profilers and averaged models leave in a state dict; nothing that answers go through.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
+# What trainings that save all of themselves keep beside the network: weights of classes, counts.
+_LOSSES = re.compile(
+    r"((train|val|valid|test)_?)?(criterion|loss(_?(fn|func|function))?|metrics?|acc(uracy)?|f1|auroc"
+    r"|confmat)",
+    re.IGNORECASE,
+)
 _KINDS = ({"weight", "bias"}, {"weight", "bias", "running_mean", "running_var"})
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey (ITU-R BT.601), as Pillow's
 CIFAR_SIDE, CIFAR_CLASSES = 32, (10, 100)
@@ -70,7 +77,11 @@ def recognise(state: StateDict) -> Recognised:
     for number, tensors in enumerate(folded):
         found |= {f"classifier.{3 * number}.{kind}": value for kind, value in tensors.items()}
     config = _config(depth, width, bool(norms), dense, channels)
-    notes = []
+    notes = [
+        UserError("checkpoints.unseen_relu", first=one.key, second=two.key)
+        for one, two in pairwise(dense)
+        if one.stands_before(two) == 1
+    ]
     if (first := found["features.0.weight"]).shape[1] == 1:
         shares = torch.tensor(LUMA, dtype=first.dtype).view(1, 3, 1, 1)
         found["features.0.weight"] = first * shares
@@ -85,7 +96,10 @@ def _layers(state: StateDict) -> list[FileLayer]:
     layers: dict[str, FileLayer] = {}
     for key, value in state.items():
         name, _, kind = key.rpartition(".")
-        if kind not in _COUNTERS:
+        of_loss = any(map(_LOSSES.fullmatch, name.split(".")))
+        if kind not in _COUNTERS and not (
+            of_loss and (value.ndim < 2 or not value.is_floating_point())
+        ):
             layers.setdefault(name, FileLayer(name, {})).tensors[kind] = value
     return list(layers.values())
 
