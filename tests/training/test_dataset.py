@@ -42,7 +42,7 @@ print(json.dumps([told, opened]))
             pytest.param(options, marks=pytest.mark.slow)
             for options in (
                 {"mode": "scratch", "epochs": 1, "depth": 11, "width": 0.06},
-                {"mode": "scratch", "budget_s": 10, "depth": 11},
+                {"mode": "scratch", "budget_s": 25, "depth": 11},
                 {"mode": "finetune", "model": "starter", "epochs": 1},
             )
         ),

@@ -189,7 +189,7 @@ def test_stages_learn_what_the_last_layer_alone_can_not(tmp_path: Path) -> None:
     draw_folder(drawn, count=60, size=32)
     for name in set(SHAPES) - {"circle", "star"}:
         shutil.rmtree(drawn / name)
-    result = tune(drawn, untaught(tmp_path / "trunk", 0.125), out, epochs=20, seed=2)
+    result = tune(drawn, untaught(tmp_path / "trunk", width=0.125), out, epochs=20, seed=2)
     metrics = json_in(out, "metrics")
     assert result.mode == metrics["kept"] == "finetune"
     assert metrics["accuracy_finetune"] == result.accuracy

@@ -147,9 +147,11 @@ def _from_flat(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], li
         return None
     how: UserError = LAYOUT
     if named:
-        names, more = list(named)[:3], ", …" * (len(named) > 3)
-        count, several = sum(named.values()), len(named)
-        how = UserError("data.by_names", count=count, classes=several, names=names, more=more)
+        names: list[object] = list(named)
+        if len(names) > 4:
+            names[3:] = [UserError("data.more", count=len(names) - 3)]
+        count = sum(named.values())
+        how = UserError("data.by_names", count=count, classes=len(named), names=names)
     raise UserError("data.loose", name=walk.root.name, how=how)
 
 

@@ -4,9 +4,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -88,6 +88,11 @@ class FolderIndex:
         if len(few) > 3:
             hints.append(f"so will those for {len(few) - 3} more classes with few pictures")
         return [*hints, *self.notes]
+
+    def to_json(self) -> dict[str, Any]:
+        """What people are told of it: `counts`, `skipped`, `hints`."""
+        skipped = [asdict(entry) for entry in self.skipped]
+        return {"counts": self.counts, "skipped": skipped, "hints": self.hints}
 
     def without(self, reasons: Mapping[str, str]) -> "FolderIndex":
         """The index less some pictures, which join `skipped`: from `Sample.name` to the reason.

@@ -57,9 +57,8 @@ def _is_triple(value: object) -> bool:
 class Preprocessing:
     """How a picture becomes the network's input. It belongs to the weights, not to the code.
 
-    The names are timm's (`pretrained_cfg`). `mean` and `std` are for RGB in [0, 1];
-    `input_size` is (channels, height, width); the sides are equal. `white` is what is white in grey
-    of 16 bits that holds no more.
+    The names are timm's (`pretrained_cfg`). `mean` and `std` are for RGB in [0, 1]; `input_size` is
+    (channels, height, width), the sides equal; `white` is white in grey of 16 bits.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -85,13 +84,12 @@ class Preprocessing:
                 "network.image_size", least=MIN_SIDE, most=MAX_IMAGE_SIZE, value=size[1]
             )
         if self.interpolation not in INTERPOLATIONS:
-            raise UserError(
-                "network.interpolation", value=self.interpolation, choices=INTERPOLATIONS
-            )
+            value = self.interpolation
+            raise UserError("network.interpolation", value=value, choices=INTERPOLATIONS)
         if self.crop_mode not in CROP_MODES:
             raise UserError("network.crop_mode", value=self.crop_mode, choices=CROP_MODES)
-        if type(self.white) is not int or not 0 < self.white <= Preprocessing.white:
-            raise UserError("network.white", most=Preprocessing.white, value=self.white)
+        if type(self.white) is not int or not 0 < self.white < 65536:
+            raise UserError("network.white", value=self.white)
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 1:
             raise UserError("network.crop_pct", value=self.crop_pct)
 

@@ -108,10 +108,10 @@ def train(
     `resume` goes on with a training that was killed, from its last state, or starts anew.
 
     `on_event` gets a dict for everything that happens; `kind` says what: `start`, `scan`,
-    `download`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`,
-    `done`. `should_stop` is asked at every batch; the best model so far is kept. `lock` is held
-    while a batch is on the device. Several processes (see `vgg.distributed`) share the work,
-    and the first writes and tells.
+    `download`, `decode`, `features`, `split`, `plan`, `resume`, `epoch`, `warning`, `done`.
+    `should_stop` is asked at every batch; the best model so far is kept. `lock` is held while a
+    batch is on the device. Several processes (see `vgg.distributed`) share the work, and the first
+    writes and tells.
 
     Raises `UserError`, a `ValueError`, for what the user can mend, and `StoppedError` where it was
     stopped before there was anything to keep.
@@ -192,8 +192,7 @@ def _looked_at(run: Run, root: Path, left_out: tuple[Skipped, ...]) -> Dataset:
         )
     )
     index = replace(index, skipped=(*left_out, *index.skipped))
-    skipped = [asdict(entry) for entry in index.skipped]
-    run.event("scan", counts=index.counts, skipped=skipped, hints=index.hints)
+    run.event("scan", **index.to_json())
     dataset = Dataset.of(index, contents)
     distributed.check_same(dataset.key, "pictures")
     return dataset
