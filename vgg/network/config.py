@@ -80,9 +80,8 @@ class Preprocessing:
         if not _is_triple(size) or size[0] != 3 or size[1] != size[2] or type(size[1]) is not int:
             raise UserError("network.input_size", value=size)
         if not MIN_SIDE <= size[1] <= MAX_IMAGE_SIZE:
-            raise UserError(
-                "network.image_size", least=MIN_SIDE, most=MAX_IMAGE_SIZE, value=size[1]
-            )
+            most = MAX_IMAGE_SIZE
+            raise UserError("network.image_size", least=MIN_SIDE, most=most, value=size[1])
         if self.interpolation not in INTERPOLATIONS:
             value = self.interpolation
             raise UserError("network.interpolation", value=value, choices=INTERPOLATIONS)

@@ -9,13 +9,7 @@ from typing import Any
 
 from vgg import distributed
 from vgg.checkpoints.file_names import METRICS_FILE, SPLIT_FILE
-from vgg.checkpoints.loading import (
-    STARTER,
-    default_weights_dir,
-    load_model,
-    load_trunk,
-    model_name,
-)
+from vgg.checkpoints.loading import STARTER, default_weights_dir, load_model, load_trunk, model_name
 from vgg.data.files import FileBytes
 from vgg.data.folder import scan_folder
 from vgg.data.folder_names import parts_of
