@@ -123,6 +123,23 @@ def test_with_val_and_test_val_chooses_and_test_is_left(tmp_path: Path) -> None:
             {"Apple": 3, "Pear": 3},
             "2 classes hold 3 folders; --classes leaves makes each a class",
         ),
+        (
+            "color/cat: 2; color/dog: 2; grey/cat: 2; grey/dog: 2",
+            {"color": 4, "grey": 4},
+            "hold the same folders, 'cat' and 'dog', …: where those are the classes, name one",
+        ),
+        (
+            both(2, 2, "train") + "; test/unknown: 5",
+            {"cat": 2, "dog": 2},
+            "5 pictures of 'unknown' are not used: train has none of those",
+        ),
+        ("Images/cat: 3; Images/dog: 2; Annotation/cat: 0", {"cat": 3, "dog": 2}, ""),
+        (
+            "train/images/cat: 2; train/images/dog: 2; train/labels: 0; "
+            "val/images/cat: 1; val/images/dog: 1; val/labels: 0",
+            {"cat": 3, "dog": 3},
+            "'train' is learned from (4 pictures), 'val' is held out (2)",
+        ),
     ],
 )
 def test_what_is_a_class_and_what_is_said(

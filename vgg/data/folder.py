@@ -90,7 +90,7 @@ def scan_folder(
     found, more_notes = _one_spelling(_by_leaves(found) if classes == LEAVES else found)
     used, left = _assigned(walk, found, held_out, digests)
     index = build_index(root, used, left, walk.skipped, least)
-    notes += [*more_notes, *_division(layout, index), *_tree(found, classes)]
+    notes += [*more_notes, *_division(layout, index), *_tree(found, classes), *_unlearned(found)]
     white, seen = walk.brightness([sample.path for sample in index.samples], contents)
     return replace(index, notes=(*notes, *seen), white=white)
 
@@ -276,5 +276,27 @@ def _tree(found: Sequence[_Found], classes: str) -> list[str]:
     homes = {item.home for item in found if item.home}
     if classes == LEAVES or len(folders) <= len(homes):
         return []
+    inside: dict[Path, set[str]] = {}
+    for item in found:
+        if item.home and item.file.parent != item.home:
+            inside.setdefault(item.home, set()).add(_below(item.file, item.home))
+    alike = {home: names for home, names in inside.items() if len(names) > 1}
     count = len({class_key(item.name) for item in found})
+    if len(alike) == len(homes) and count > 1 and len(set(map(frozenset, alike.values()))) == 1:
+        first, second = sorted({item.name for item in found})[:2]
+        same = " and ".join(map(repr, sorted(next(iter(alike.values())))[:2]))
+        return [
+            f"the {count} classes {first!r}, {second!r}, … hold the same folders, {same}, …: where "
+            f"those are the classes, name one folder alone, such as {first!r}"
+        ]
     return [f"{count} classes hold {len(folders)} folders; --classes leaves makes each a class"]
+
+
+def _unlearned(found: Sequence[_Found]) -> list[str]:
+    """What to say of classes that are measured on alone."""
+    learned = {item.name for item in found if item.part in (None, "train")}
+    others = Counter(item.name for item in found if item.name not in learned)
+    if not others:
+        return []
+    names = ", ".join(map(repr, list(others)[:3])) + ", …" * (len(others) > 3)
+    return [f"{pictures(others.total())} of {names} are not used: train has none of those"]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from vgg.data.folder_names import is_to_be_asked, means_nothing, part_in, parts_of
 from vgg.data.index import class_key
-from vgg.data.walk import Walk, looks_like_picture
+from vgg.data.walk import MAX_DEPTH, Walk, looks_like_picture
 from vgg.errors import UserError
+
+_FEW = 4  # folders side by side of which one alone may hold the pictures
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,34 @@ def understand(walk: Walk) -> Layout:
 def _innermost(walk: Walk, folder: Path, *, packed: bool = False) -> Path:
     """Down to where there is more than one folder, or pictures. `packed`: only through folders that
     are there by how an archive was packed."""
-    folders = walk.listing(folder)[0]
-    while len(folders) == 1:
-        inner, inner_files = walk.listing(folders[0])
+    while len(shown := _with_pictures(walk, folders := walk.listing(folder)[0])) == 1:
+        inner, inner_files = walk.listing(shown[0])
         if not inner or any(map(looks_like_picture, inner_files)):
             break
-        if packed and not _is_packing(folders[0], folder):
+        if packed and not _is_packing(shown[0], folder):
             break
-        folder, folders = folders[0], inner
+        if len(folders) > 1 and len(inner) == 1:  # it may be a class, and the others empty
+            break
+        for other in folders if not packed else []:
+            if other not in shown:
+                walk.skip(other, "holds no pictures; passed over")
+        folder = shown[0]
     return folder
+
+
+def _with_pictures(walk: Walk, folders: list[Path]) -> list[Path]:
+    """Of a few folders those with pictures: `annotations` beside `images` is none."""
+    if not 1 < len(folders) <= _FEW:
+        return folders
+    return [folder for folder in folders if _holds_picture(walk, folder)]
+
+
+def _holds_picture(walk: Walk, folder: Path, depth: int = MAX_DEPTH) -> bool:
+    inner, files = walk.listing(folder)
+    below = inner if depth else []
+    return any(map(looks_like_picture, files)) or any(
+        _holds_picture(walk, deeper, depth - 1) for deeper in below
+    )
 
 
 def _is_packing(inner: Path, folder: Path) -> bool:
