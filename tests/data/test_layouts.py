@@ -293,11 +293,13 @@ def test_a_table_beside_the_pictures_tells_their_classes(
         "class,id\n1,3\n1,2\n0,1\n0,0\n",
     ],
 )
-def test_running_numbers_and_classes_are_not_files(told: str, tmp_path: Path) -> None:
-    write(tmp_path, *(f"{k}.png" for k in range(4)))
+@pytest.mark.parametrize("digits", [1, 4])
+def test_running_numbers_and_classes_are_not_files(told: str, digits: int, tmp_path: Path) -> None:
+    told = told.replace(".png", ".png" * (digits == 1))
+    write(tmp_path, *(f"{k:0{digits}}.png" for k in range(4)))
     (tmp_path / "labels.csv").write_text(told)
     index = scan_folder(tmp_path)
-    assert {s.name for s in index.samples if s.label == 0} == {"0.png", "1.png"}
+    assert {int(s.name[:digits]) for s in index.samples if s.label == 0} == {0, 1}
 
 
 @pytest.mark.parametrize("other", ["sample_submission.csv", "a_test.csv"])
@@ -345,6 +347,8 @@ def test_a_table_that_does_not_do_says_why(told: str, why: str, tmp_path: Path) 
     (tmp_path / "t.csv").write_text(told)
     with pytest.raises(ValueError, match=why):
         scan_folder(tmp_path, labels="t.csv")
+    with pytest.raises(ValueError, match=f"not sorted into classes; 't.csv' has {why}"):
+        scan_folder(tmp_path)
     with pytest.raises(ValueError, match="can't be read"):
         scan_folder(tmp_path, labels="missing.csv")
 

@@ -327,6 +327,7 @@ def folders_of(archive: io.BytesIO, into: Path) -> str:
         ("cp1251", "кошка собака лошадь"),
         ("utf-8", "고양이 강아지"),
         ("utf-8", "é ü"),
+        ("utf-8", "קוף כלב"),
         ("utf-8", unicodedata.normalize("NFD", "고양이 Äpfel")),  # as macOS writes
     ],
 )

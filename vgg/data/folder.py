@@ -137,15 +137,15 @@ def _from_flat(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], li
     shown = [file for file in walk.once([*layout.loose, *files]) if looks_like_picture(file)]
     if not shown:
         return None
+    how: UserError = LAYOUT
     for table in _tables(walk, layout):
         try:
             return _told(walk, layout, by_table(table, shown, walk.name))
-        except UserError:
-            continue
+        except UserError as error:
+            how = error if how is LAYOUT else how
     named = classes_in_names(shown)
     if layout.classes and (least < 2 or not named):
         return None
-    how: UserError = LAYOUT
     if named:
         names: list[object] = list(named)
         if len(names) > 4:

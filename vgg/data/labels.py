@@ -168,9 +168,13 @@ class _Finder:
 
     def __init__(self, files: Sequence[Path], name_of: Callable[[Path], str]) -> None:
         self._whole: dict[str, Path] = {}
+        self._numbers: dict[str, Path | None] = {}  # `7` for 0007.png, as tables of numbers have it
         self._ends: dict[str, Path | None] = {}  # None: of several files
         for file in files:
             path = _plain(name_of(file))
+            if (number := _without_ending(path).rpartition("/")[2]).isdecimal():
+                number = str(int(number[-20:]))
+                self._numbers[number] = None if number in self._numbers else file
             odd = path.rpartition(".")[0] or path  # `cat.webp_large`
             for name in {path, _without_ending(path), odd}:
                 self._whole[name] = file
@@ -187,7 +191,7 @@ class _Finder:
             for k in range(1, len(parts)):
                 if file := self._whole.get("/".join(parts[k:])):
                     return file
-        return None
+        return self._numbers.get(_plain(cell))
 
     def by_last_name(self, cell: str) -> Path | None:
         """A file called so in whatever folder, where that is one alone."""

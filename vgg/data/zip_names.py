@@ -14,6 +14,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ _UTF_8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # an extra field
 _ANY_BYTES = "cp437"  # what the format says, and zipfile reads; it has a sign for each byte
 ENOUGH = 400  # names to judge by
+_SURELY_UTF_8 = 5  # letters that are no ASCII
 # Logarithms: how often a letter comes where no table says it,
 _ASCII, _COMMON_SYLLABLE, _COMMON, _NORMAL, _PUNCTUATION, _RARE, _NEVER = (
     -3.0,
@@ -84,6 +86,9 @@ def _read(name: bytes, page: str) -> str:
 def code_page(parts: Iterable[bytes]) -> str:
     """The code page in which these names of files and folders look most like words."""
     unclear = list(parts)
+    with suppress(UnicodeDecodeError):  # so many letters are hardly valid by chance
+        if sum(not x.isascii() for x in b"".join(unclear).decode()) >= _SURELY_UTF_8:
+            return "utf-8"
     return max(_languages(), key=lambda page: sum(_likelihood(part, page) for part in unclear))
 
 
