@@ -271,6 +271,16 @@ def test_a_visitor_has_a_share_of_the_trainings_and_another_comes_in_between(
     finished(hers[0])
 
 
+def test_a_clock_that_jumps_ends_no_training(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(ModelStore(Settings(weights_dir=tmp_path / "weights", public=True)))
+    job = jobs.submit(drawn, "mine", replace(QUICK, epochs=3), owned=False)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 1e6)
+    assert finished(job).state == DONE
+
+
 @pytest.mark.parametrize(
     "asked", [{"depth": 19, "width": 8.0, "image_size": 32}, {}, {"model": STARTER}]
 )

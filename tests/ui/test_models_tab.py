@@ -252,6 +252,16 @@ def test_what_visitors_left_behind_a_day_ago_goes_when_the_page_starts(weights: 
     assert fresh_one.exists()
 
 
+def test_a_second_page_leaves_the_visitors_of_the_first_their_old_models(weights: Path) -> None:
+    store = ModelStore(Settings(weights_dir=weights, public=True))
+    key = model_actions.bring_in(
+        store, Jobs(store), str(weights / "pets" / "model.safetensors"), "copy"
+    )
+    os.utime(weights / ".visitors" / key, (1, 1))
+    Jobs(ModelStore(Settings(weights_dir=weights, public=True)))
+    assert store.predictor(key)
+
+
 def test_only_what_was_uploaded_passes_the_door(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 KEPT_JOBS = 100  # finished ones are forgotten after so many
 KEPT_SECONDS = 3600  # for which none of them makes room for others
 LOST_SECONDS = 24 * 3600
+ALIVE = "page"  # the kind of a temporary folder
 VISITORS = ".visitors"  # in the weights folder; a name with a dot is not listed
 
 
@@ -37,12 +39,13 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._alive: Path | None = None
         temporary.remove_leftovers(store.home)
         for job in job_records.unfinished(store.home):
             self._jobs[job.id] = job
             if store.settings.public:
                 store.private.restore(job.id, job.out, job.owner)
-        if store.settings.public:
+        if store.settings.public and not self._has_neighbours():
             self._forget_lost()
 
     def submit(self, folder: Path, name: str, options: TrainOptions, *, owned: bool = True) -> Job:
@@ -118,6 +121,7 @@ class Jobs:
         """
         key = secrets.token_urlsafe(16)
         if self.store.settings.public:
+            self._say_alive()
             return self.store.home / VISITORS / key / clean_name(name), key
         with self._changed:
             return self._free_folder(name), key
@@ -133,6 +137,19 @@ class Jobs:
                 raise UserError("ui.many_models")
             if self.store.private.forget(key):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _say_alive(self) -> None:
+        """Tell other pages on this weights folder that visitors have models here."""
+        with self._changed:
+            if self._alive is None:
+                with suppress(OSError):  # which is said when the model is written
+                    self.store.home.mkdir(parents=True, exist_ok=True)
+                    self._alive = temporary.temporary_folder(ALIVE, beside=self.store.home)
+
+    def _has_neighbours(self) -> bool:
+        """Whether another page has visitors' models here; marks of dead ones are gone by now."""
+        marks = self.store.home.glob(f".{temporary.PREFIX}{ALIVE}-*")
+        return any(map(temporary.is_in_use, marks))
 
     def _forget_lost(self) -> None:
         """What visitors made before the page was started anew: no key leads to it any more."""
@@ -194,7 +211,7 @@ class Jobs:
     def _run(self, job: Job) -> None:
         from vgg.training.trainer import train
 
-        state = FAILED
+        state, begun = FAILED, time.monotonic()  # the clock on the wall may jump
         try:
             result = train(
                 job.folder,
@@ -203,7 +220,7 @@ class Jobs:
                 weights_dir=self.store.settings.weights_dir,
                 on_event=job.tell,
                 resume=job.resume,
-                should_stop=lambda: job.stop.is_set() or self._is_over_time(job),
+                should_stop=lambda: job.stop.is_set() or self._is_over_time(job, begun),
                 lock=self.store.training_lock(),
             )
             job.result = result.to_json()
@@ -218,10 +235,10 @@ class Jobs:
         with self._changed:
             self._end(job, state)
 
-    def _is_over_time(self, job: Job) -> bool:
+    def _is_over_time(self, job: Job, begun: float) -> bool:
         """On a public page nobody has the device for long, whatever was asked for."""
         settings = self.store.settings
-        took = time.time() - (job.started or 0)
+        took = time.monotonic() - begun
         if settings.public and took > settings.limits.job_seconds:
             job.stop.set()
         return job.stop.is_set()

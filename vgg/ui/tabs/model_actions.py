@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -233,8 +234,9 @@ def export(
 
 def _forget_old_exports() -> None:
     for folder in Path(get_upload_folder()).glob(f"{EXPORT_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > EXPORT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another visitor's export removes it, too
+            if time.time() - folder.stat().st_mtime > EXPORT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def push(
