@@ -1,13 +1,19 @@
-"""Models in memory: nobody waits for another's, and nobody's is thrown out by who asks once."""
+"""Models shared by visitors: nobody waits for another's, throws it out by asking once, or stops its
+download."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from vgg import VGG, Predictor
 from vgg.ui.server.loaded_models import HALF_LIFE, Loaded, LoadedModels
+from vgg.ui.server.model_downloads import Downloads
+from vgg.ui.server.model_store import ModelStore
+from vgg.ui.server.settings import Settings
 
 
 def load() -> Predictor:
@@ -77,3 +83,26 @@ def test_a_model_that_can_not_be_loaded_is_tried_again() -> None:
     with pytest.raises(ValueError, match="damaged"):
         models.get("mine", 1, fails)
     assert models.get("mine", 1, load) is models.get("mine", 1, fails)
+
+
+class SlowHub(ModelStore):
+    """A store whose weights come until that is stopped."""
+
+    def predictor(self, name: str, *, on_progress: Any = None) -> Any:
+        while True:
+            on_progress(1, 2)
+            time.sleep(0.01)
+
+
+def test_a_visitor_stops_no_download_that_another_waits_for() -> None:
+    asking = ["ada's page"]
+    downloads = Downloads(SlowHub(Settings(public=True), visitor=lambda: asking[0]))
+    hers = downloads.start("vgg16")
+    asking[0] = "mallory's page"
+    downloads.stop("vgg16")
+    assert downloads.start("vgg16") is hers
+    downloads.stop("vgg16")
+    assert not hers.stopped.is_set()
+    asking[0] = "ada's page"
+    downloads.stop("vgg16")
+    assert hers.wait(10) == ("done", "Stopped. Choose the model again to go on.")

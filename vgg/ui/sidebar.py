@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from vgg.checkpoints.loading import STARTER
+from vgg.errors import UserError
 from vgg.network.config import IMAGENET_NAMES, MAX_CLASSES, STAGES, ModelConfig
 from vgg.network.heads import HEADS, glosses
 from vgg.network.summary import count_macs, count_parameters, describe_count
@@ -160,6 +161,9 @@ class Handlers:
             state, text = download.wait()
             if state != "progress":
                 yield (problem(text) if text else ""), hidden
+                return
+            if self.store.visitor() not in download.asked:  # it goes on for others
+                yield problem(UserError("ui.download_stopped")), hidden
                 return
             yield note("status", text), gr.Button(visible=True)
 

@@ -22,13 +22,16 @@ class Downloads:
             if running is None or not running.is_alive():
                 running = self._running[name] = Download(self.store, name)
                 running.start()
+            running.asked.add(self.store.visitor())
             return running
 
     def stop(self, name: str) -> None:
-        """Stop the download of this model."""
+        """Stop the download of this model; on a public page it goes on for others who asked."""
         with self._lock:
             if running := self._running.get(name):
-                running.stopped.set()
+                running.asked.discard(self.store.visitor())
+                if not (self.store.settings.public and running.asked):
+                    running.stopped.set()
 
 
 class Download(threading.Thread):
@@ -38,6 +41,7 @@ class Download(threading.Thread):
         super().__init__(name=f"download-{name}", daemon=True)
         self.store, self.model_name = store, name
         self.stopped = threading.Event()
+        self.asked = set[str | None]()  # the sessions that wait for it
         self._text = f"Asking the Hub for {name} …"
         self._result: queue.Queue[str] = queue.Queue()
 
