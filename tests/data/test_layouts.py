@@ -311,6 +311,16 @@ def test_a_contests_table_to_learn_from_goes_before_its_others(other: str, tmp_p
     assert {s.name for s in index.samples if s.label == 0} == {"train/0.png", "train/1.png"}
 
 
+def test_a_table_tells_classes_in_all_parts_that_it_names(tmp_path: Path) -> None:
+    write(tmp_path, *(f"train/{k}.png" for k in range(4)), "val/0.png", "val/1.png", "test/0.png")
+    rows = ["train/0,owl", "train/1,owl", "train/2,yak", "train/3,yak", "val/0,owl", "val/1,yak"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    index = scan_folder(tmp_path)
+    assert (index.counts, parts(index)) == ({"owl": 3, "yak": 3}, (4, 2, 0))
+    assert [s.file for s in index.skipped] == ["test"]
+    assert not any("not there" in note for note in index.notes)
+
+
 @pytest.mark.parametrize("page", ["cp949", "utf-8-sig", "utf-16"])
 def test_a_table_in_any_code_page(page: str, tmp_path: Path) -> None:
     write(tmp_path, *(f"{name}.png" for name in "abcd"))

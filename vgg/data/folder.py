@@ -112,11 +112,14 @@ def _existing_folder(path: Path) -> Path:
 def _in_folders(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], list[str]]:
     """The files of each class folder; of a folder without any, those that its one table tells."""
     notes = list(layout.notes)
+    told = _from_flat(walk, layout, least) if layout.flat or not layout.classes else None
+    labelled = {item.file for item in told[0]} if told else set()
     for folder, why in layout.unlabeled:
-        if count := sum(map(looks_like_picture, walk.files(folder))):
+        files = walk.files(folder)
+        if labelled.isdisjoint(files) and (count := sum(map(looks_like_picture, files))):
             walk.skip(folder, f"holds {pictures(count)} {why}")
             notes.append(f"{folder.name!r} holds {pictures(count)} {why}")
-    if (layout.flat or not layout.classes) and (told := _from_flat(walk, layout, least)):
+    if told:
         return told[0], [*notes, *told[1]]
     walk.stray(layout.loose)
     found = [
@@ -137,10 +140,14 @@ def _from_flat(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], li
     shown = [file for file in walk.once([*layout.loose, *files]) if looks_like_picture(file)]
     if not shown:
         return None
+    beside = [file for folder, _ in layout.unlabeled for file in walk.files(folder, keep=True)]
     how: UserError = LAYOUT
     for table in _tables(walk, layout):
         try:
-            return _told(walk, layout, by_table(table, shown, walk.name))
+            labels = by_table(table, shown, walk.name)
+            if beside and not part_in(table.stem):
+                labels = _with_beside(walk, table, labels, shown, beside)
+            return _told(walk, layout, labels)
         except UserError as error:
             how = error if how is LAYOUT else how
     named = classes_in_names(shown)
@@ -153,6 +160,21 @@ def _from_flat(walk: Walk, layout: Layout, least: int) -> tuple[list[_Found], li
         count = sum(named.values())
         how = UserError("data.by_names", count=count, classes=len(named), names=names)
     raise UserError("data.loose", name=walk.root.name, how=how)
+
+
+def _with_beside(
+    walk: Walk, table: Path, labels: Labels, shown: Sequence[Path], beside: Sequence[Path]
+) -> Labels:
+    """The labels of the files in other parts, too, where the table names them: `val/1.png`."""
+    try:
+        more = by_table(table, [*shown, *filter(looks_like_picture, beside)], walk.name)
+    except UserError:  # the same names in several folders
+        return labels
+    if len(more.classes) <= len(labels.classes):
+        return labels
+    homes = {file.parent for file in more.classes}
+    rest = {file: why for file, why in more.skipped.items() if file.parent in homes}
+    return replace(more, skipped=rest)
 
 
 def _tables(walk: Walk, layout: Layout) -> list[Path]:
