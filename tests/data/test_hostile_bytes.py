@@ -14,6 +14,7 @@ from test_images import encoded, picture
 
 from vgg.data.formats import kind_of
 from vgg.data.images import IMAGE_SUFFIXES, ImageError, probe_size, read_image
+from vgg.data.labels import by_table
 from vgg.data.zips import ZipLimits, open_zip
 from vgg.errors import UserError
 
@@ -116,3 +117,10 @@ def test_changed_zips(changes: list[tuple[float, bytes, int]], kept: float) -> N
             assert path.suffix.lower() in IMAGE_SUFFIXES or kind_of(path.read_bytes())
         assert sum(path.stat().st_size for path in files) <= LIMITS.max_bytes
         assert all("\n" not in entry.reason for entry in skipped)
+
+
+def test_a_table_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(f"a.png{',' * 1_000_000}\nb.png{',' * 1_000_000}\n")
+    with pytest.raises(UserError, match="1000001 columns, more than 10000"):
+        by_table(table, [Path("a.png"), Path("b.png")], lambda file: file.name)

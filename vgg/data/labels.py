@@ -17,6 +17,7 @@ from vgg.data.zip_names import ENOUGH, code_page
 from vgg.errors import UserError
 
 MAX_TABLE_BYTES = 16 * 1024**2
+MAX_COLUMNS = 10_000  # some tables have a column a class
 TABLES = frozenset({".csv", ".tsv"})
 SNIFFED = 50  # lines that tell what separates cells
 _SAY_CLASSES = {"class", "classes", "label", "labels", "category", "target", "species", "breed"}
@@ -88,6 +89,8 @@ def by_table(table: Path, files: Sequence[Path], name_of: Callable[[Path], str])
     find = _Finder(files, name_of)
     # As most rows have it: one row of a million cells must not make all so wide.
     width = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+    if width > MAX_COLUMNS:
+        raise UserError("data.table_wide", name=table.name, most=MAX_COLUMNS, count=width)
     columns = [[row[c].strip() if c < len(row) else "" for row in rows] for c in range(width)]
     for look in (find, find.by_last_name):  # other folders than ours only where no row has ours
         found = [[look(cell) for cell in column] for column in columns]
