@@ -53,6 +53,7 @@ def test_what_all_pictures_hold_is_white(
     assert max(brightest) >= 200 or max(tops) < 100
     dark = float(np.median(tops)) < white / 7
     assert any("nearly black" in note for note in index.notes) is dark
+    assert not any("at most 255" in note for note in index.notes)
 
 
 def test_a_picture_of_more_bits_than_the_others_keeps_its_range(tmp_path: Path) -> None:

@@ -249,9 +249,10 @@ class Walk:
                 notes.append(f"pictures of 16 bits hold {white.bit_length()}: {white} is white")
         brightest = [_brightest(read(file), white) for file in few]
         known = [value for value in brightest if value is not None]
-        if known and sum(value < DARK for value in known) > len(known) / 2:
+        dark = [value for value in known if value < DARK]
+        if len(dark) > len(known) / 2:
             notes.append(
-                f"most pictures are nearly black, at most {max(known)} of 255: "
+                f"most pictures are nearly black, at most {max(dark)} of 255: "
                 "save them brighter, or little will be learned"
             )
         return white, notes
