@@ -83,7 +83,7 @@ def test_several_pictures_give_a_table_a_csv_and_rows_that_open_their_picture(
     with page.expect_download() as downloading:
         page.locator("#download-csv").click()
     assert downloading.value.suggested_filename == "predictions.csv"
-    with downloading.value.path().open(newline="", encoding="utf-8") as file:
+    with downloading.value.path().open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [f"{name}.png" for name in names]
     assert [row["class_1"] for row in rows] == names
