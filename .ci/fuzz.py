@@ -142,7 +142,7 @@ TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
 }
 
 
-def fuzz(name: str, seconds: int, folder: Path) -> None:
+def fuzz(name: str, seconds: int, seed: int, folder: Path) -> None:
     """Runs one target in this process, and ends it: libFuzzer says how often it ran."""
     import atheris
 
@@ -152,10 +152,10 @@ def fuzz(name: str, seconds: int, folder: Path) -> None:
     for place in (corpus, scratch):
         place.mkdir()
     with atheris.instrument_imports(include=TRACED):
-        for number, seed in enumerate(seeds()):
-            (corpus / str(number)).write_bytes(seed)
-            target(seed, scratch)  # imports what it needs
-    limits = ["-timeout=20", "-rss_limit_mb=4096", f"-max_total_time={seconds}"]
+        for number, content in enumerate(seeds()):
+            (corpus / str(number)).write_bytes(content)
+            target(content, scratch)  # imports what it needs
+    limits = ["-timeout=20", "-rss_limit_mb=4096", f"-max_total_time={seconds}", f"-seed={seed}"]
     options = [*limits, "-max_len=8192", f"-artifact_prefix={folder}/", "-verbosity=0"]
     options = [sys.argv[0], *options, "-print_final_stats=1", str(corpus)]
     atheris.Setup(options, lambda data: target(data, scratch))
@@ -166,17 +166,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", default=list(TARGETS), help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1, help="the same seed tries about the same")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)  # in this process
     options = parser.parse_args()
     if options.here:
-        fuzz(options.targets[0], options.seconds, options.here)
+        fuzz(options.targets[0], options.seconds, options.seed, options.here)
         return 0
     failed = 0
     for name in options.targets:
         with tempfile.TemporaryDirectory(prefix="vgg-fuzz-") as folder:
             command = [sys.executable, __file__, name, "--here", folder]
             done = subprocess.run(
-                [*command, "--seconds", str(options.seconds)],
+                [*command, "--seconds", str(options.seconds), "--seed", str(options.seed)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
