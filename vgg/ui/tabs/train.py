@@ -125,7 +125,8 @@ class Handlers:
         """After a reload the page comes back to the training."""
         found = self.jobs.of(handles)
         if not found:
-            return gr.skip(), gr.skip(), gr.skip(), *self.watch(handles, told)
+            is_open = True if self.jobs.unfinished() else None
+            return gr.skip(), gr.skip(), gr.skip(), *self.watch(handles, told, is_open=is_open)
         job = found[0]
         counts: dict[str, int] = next((e["counts"] for e in job.all("scan") if "counts" in e), {})
         words = train_pictures.counted(sum(counts.values()), counts) if counts else ""
@@ -182,10 +183,10 @@ class TrainTab:
             with _step(3, "watch", is_open=False) as third, gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=300):
                     self.job = gr.HTML(NO_JOB, elem_id="job-status")
-                    self.stop = gr.Button(STOP_WORDS, visible=False, elem_id="stop")
                     self.go_on = gr.Button(
                         "Go on", visible=False, variant="primary", elem_id="go-on"
                     )
+                    self.stop = gr.Button(STOP_WORDS, visible=False, elem_id="stop")
                     self.done = train_done.Buttons()
                     self.others = gr.HTML("", js_on_load=SEND_CLICKS, elem_id="other-jobs")
                 with gr.Column(scale=1, min_width=300):
